@@ -1,0 +1,81 @@
+# Copyright: (c) 2026, the gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: vllm_run_argv
+short_description: The docker run command of an instance
+version_added: "0.1.0"
+description:
+  - Turns an instance of C(vllm_instances) into the argument list of C(docker run), with the engine's own arguments at its end.
+author:
+  - The gpuhosts.inference authors (@gpuhosts)
+positional: image
+options:
+  _input:
+    description: The instance.
+    type: dict
+    required: true
+  image:
+    description: The engine's image.
+    type: str
+    required: true
+  model_root:
+    description: Directory on the host below which the models lie.
+    type: str
+    required: true
+  env_file:
+    description: File on the host with the container's environment.
+    type: str
+    required: true
+  listen_address:
+    description: Address of the host on which the instance's port is published.
+    type: str
+    default: 127.0.0.1
+  ulimits:
+    description: Limits of the container, by C(docker run)'s names.
+    type: dict
+    default: {}
+  host:
+    description: The host's C(ansible_facts.gpuhosts).
+    type: dict
+    default: {}
+  model:
+    description: The checkpoint's C(config.json).
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+- name: Show how an instance is started
+  ansible.builtin.debug:
+    msg: >-
+      {{ vllm_instances[0] | gpuhosts.inference.vllm_run_argv('vllm/vllm-openai:v0.8.5', model_root='/home/llm/model', env_file='/etc/default/vllm-coder')
+         | join(' ') }}
+"""
+
+RETURN = r"""
+_value:
+  description: The argument list, C(docker) first.
+  type: list
+  elements: str
+"""
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils import container
+
+
+def vllm_run_argv(instance, image, model_root, env_file, listen_address="127.0.0.1", ulimits=None, host=None, model=None):
+    """Return the argument list of `docker run` for one instance."""
+    try:
+        return container.run_argv(instance, image, model_root, env_file, listen_address, ulimits or {}, host or {}, model or {})
+    except ValueError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self):
+        return {"vllm_run_argv": vllm_run_argv}

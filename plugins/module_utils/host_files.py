@@ -1,0 +1,161 @@
+# Copyright: (c) 2026, the gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a host's files say about it. Every function takes the root of the file system, so that tests can bring their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64el", "armv7l": "armhf", "i686": "i386"}
+_SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+_CDI_KIND = "nvidia.com/gpu"
+_CDI_FILES = ("etc/cdi/nvidia.yaml", "etc/cdi/nvidia.json", "var/run/cdi/nvidia.yaml", "var/run/cdi/nvidia.json")
+
+
+def read_text(root, name):
+    """The file's text, or None where it cannot be read."""
+    try:
+        with open(os.path.join(root, name), encoding="utf-8", errors="replace") as source:
+            return source.read()
+    except OSError:
+        return None
+
+
+def debian_architecture(machine):
+    """The kernel's word for the machine (C(x86_64)) as Debian spells it (C(amd64))."""
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def os_release(root="/"):
+    """C(id), C(version_id) and C(codename) of os-release(5); None for what it leaves out."""
+    pairs = dict(re.findall(r"(?m)^([A-Z_]+)=(.*)$", read_text(root, "etc/os-release") or ""))
+    pairs = {key: text.strip().strip("\"'") for key, text in pairs.items()}
+    return {
+        "id": pairs.get("ID"),
+        "version_id": pairs.get("VERSION_ID"),
+        "codename": pairs.get("VERSION_CODENAME") or pairs.get("UBUNTU_CODENAME"),
+    }
+
+
+def memory_bytes(root="/"):
+    """MemTotal of C(/proc/meminfo), in bytes."""
+    match = re.search(r"(?m)^MemTotal:\s*(\d+) kB", read_text(root, "proc/meminfo") or "")
+    return int(match.group(1)) * 1024 if match else None
+
+
+def secure_boot(root="/"):
+    """True or False as the firmware says; None where it cannot be known (a container, or efivars not mounted).
+
+    An EFI variable file is four bytes of attributes and then the value, here one byte.
+    """
+    firmware = os.path.join(root, "sys/firmware")
+    if not os.path.isdir(os.path.join(firmware, "efi")):
+        # A BIOS machine has other entries here (acpi, dmi); a container runtime shows an empty directory.
+        return False if os.path.isdir(firmware) and os.listdir(firmware) else None
+    try:
+        with open(os.path.join(root, _SECURE_BOOT), "rb") as source:
+            return source.read()[4:5] == b"\x01"
+    except OSError:
+        return None
+
+
+def running_driver(root="/"):
+    """Version of the loaded nvidia kernel module, None when it is not loaded."""
+    version = (read_text(root, "sys/module/nvidia/version") or "").strip()
+    if version:
+        return version
+    match = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", read_text(root, "proc/driver/nvidia/version") or "")
+    return match.group(1) if match else None
+
+
+def nvidia_module_installed(kernel, root="/"):
+    """Whether an nvidia module is installed for that kernel, by depmod's index; None where the kernel has no index on this root.
+
+    Debian's own packages call it nvidia-current.
+    """
+    index = read_text(root, f"lib/modules/{kernel}/modules.dep")
+    return None if index is None else bool(re.search(r"(?m)^\S*/nvidia(?:-current)?\.ko(?:\.\w+)?:", index))
+
+
+def nouveau_loaded(root="/"):
+    """Whether the nouveau module is loaded."""
+    return os.path.isdir(os.path.join(root, "sys/module/nouveau"))
+
+
+def reboot_required(root="/"):
+    """Whether a package has asked for a reboot (update-notifier's flag file)."""
+    return any(os.path.exists(os.path.join(root, name)) for name in ("run/reboot-required", "var/run/reboot-required"))
+
+
+def daemon_config(root="/"):
+    """Docker's daemon.json: (settings, error). No file is no settings; a file that cannot be read as an object is {} and a sentence."""
+    path = "/etc/docker/daemon.json"
+    text = read_text(root, path[1:])
+    if text is None:
+        if os.path.lexists(os.path.join(root, path[1:])):
+            return {}, f"{path} cannot be read"
+        return {}, None
+    try:
+        settings = json.loads(text) if text.strip() else {}
+    except ValueError as error:
+        return {}, f"{path} is not valid JSON: {error}"
+    if not isinstance(settings, dict):
+        return {}, f"{path} is not a JSON object"
+    return settings, None
+
+
+def cdi_devices(root="/"):
+    """Names of the nvidia.com/gpu devices in the host's CDI specifications, sorted and without repeats: C(["0", "1", "all"])."""
+    names = set()
+    for path in _CDI_FILES:
+        names.update(cdi_names(read_text(root, path) or ""))
+    return sorted(names)
+
+
+def cdi_names(text):
+    """Device names in one CDI specification, JSON or the YAML that nvidia-ctk writes.
+
+    The YAML is read by a scan of its lines, because a host's Python often has no YAML reader: under C(devices:), a list item's own keys stand
+    two columns right of its dash, and C(name) among them is the device's name.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            document = json.loads(text)
+            devices = document.get("devices", []) if document.get("kind") == _CDI_KIND else []
+            return [str(device["name"]) for device in devices if "name" in device]
+        except (ValueError, TypeError, AttributeError):
+            return []
+    if not re.search(rf"(?m)^kind:\s*[\"']?{re.escape(_CDI_KIND)}[\"']?\s*$", text):
+        return []
+    names, column, inside = [], None, False
+    for line in text.splitlines():
+        if line[:1] not in ("", " ", "-", "#"):
+            inside, column = line.startswith("devices:"), None
+            continue
+        match = re.match(r"( *)(- )? *(\w+):\s*(.*)$", line)
+        if not inside or not match:
+            continue
+        indent, dash, key, text_value = match.groups()
+        if column is None and dash:
+            column = len(indent)
+        own = len(indent) == column if dash else column is not None and len(indent) == column + 2
+        if own and key == "name":
+            names.append(text_value.strip().strip("\"'"))
+    return names
+
+
+def file_system(path):
+    """Free and total bytes and free inodes of the file system that holds the path or its nearest existing parent.
+
+    Free is what an ordinary process may use. File systems without a fixed number of inodes (btrfs) have None.
+    """
+    while not os.path.exists(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    found = os.statvfs(path)
+    return {
+        "free_bytes": found.f_bavail * found.f_frsize,
+        "total_bytes": found.f_blocks * found.f_frsize,
+        "free_inodes": found.f_favail if found.f_files else None,
+    }

@@ -1,0 +1,57 @@
+# Copyright: (c) 2026, the gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The container an instance runs in."""
+
+from __future__ import annotations
+
+import collections.abc
+
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import flags, instance as instances
+
+ENGINE_PORT = 8000  # the engine's own default; the instance's port is the one published
+
+
+def model_directory(model: str) -> str:
+    """Return where a model lies below the models' root: the owner in lower case, then the name (qwen/Qwen3-32B-AWQ)."""
+    owner, slash, name = model.rpartition("/")
+    return f"{owner.lower()}{slash}{name}"
+
+
+def run_argv(
+    instance: collections.abc.Mapping,
+    image: str,
+    model_root: str,
+    env_file: str,
+    listen_address: str,
+    ulimits: collections.abc.Mapping[str, int],
+    host: collections.abc.Mapping,
+    model: collections.abc.Mapping,
+) -> list[str]:
+    """Return the argument list of `docker run` for one instance.
+
+    Cards are given by name through CDI and not by `--gpus`: after `systemctl daemon-reload` a container keeps the devices it was
+    given, and loses the ones a runtime hook slipped in.
+
+    Raises flags.PlanRefused when the instance's options cannot be given to its engine.
+    """
+    instance = instances.normalize(instance)
+    name = f"vllm-{instance['name']}"
+    cards = instance["gpus"] if instance["gpus"] is not None else ["all"]
+    return [
+        "docker",
+        "run",
+        "--rm",
+        "--pull=never",
+        f"--name={name}",
+        *(f"--device=nvidia.com/gpu={card}" for card in cards),
+        "--ipc=host",
+        *(f"--ulimit={limit}={value}" for limit, value in ulimits.items()),
+        *([f"--cpuset-cpus={instance['cpuset_cpus']}"] if instance["cpuset_cpus"] else []),
+        f"--env-file={env_file}",
+        f"--volume={model_root}/{model_directory(instance['model'])}:{flags.model_path(instance)}:ro",
+        # Each instance has caches of its own: vLLM keys what it probed by card numbers that instances may share.
+        f"--volume={name}-cache:/root/.cache",
+        f"--publish={listen_address}:{instance['port']}:{ENGINE_PORT}",
+        image,
+        *flags.flags(instance, host, model),
+    ]

@@ -1,0 +1,281 @@
+# Copyright: (c) 2026, The gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One entry of `vllm_instances`: which keys it has, and what can be wrong with a host's whole list.
+
+An instance is a dict. Its keys, their types and what stands for a missing one are in KEYS.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import options
+from .problem import Problem
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of an instance. `default` stands for a missing value; None means that nothing does."""
+
+    kind: type
+    noun: str
+    default: object = None
+    required: bool = False
+
+
+KEYS = {
+    "name": Key(str, "a string", required=True),
+    "model": Key(str, "a string, the model's id on the hub", required=True),
+    "revision": Key(str, "a string (quote it)"),
+    "gpus": Key(list, "a list of GPU indices"),
+    "port": Key(int, "an integer", 8000),
+    "served_model_name": Key(str, "a string"),  # the instance's name stands for a missing one
+    "profile": Key(str, "a string", "as_given"),
+    "objective": Key(dict, "a mapping"),
+    "options": Key(dict, "a mapping of engine options", {}),
+    "env": Key(dict, "a mapping of environment variables", {}),
+    "engine_version": Key(str, "a string (quote it)", "0.8.5"),
+    "cpuset_cpus": Key(str, "a string of CPU numbers (quote it)"),
+}
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # a systemd unit and a container carry it
+MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SECRET_ENV = re.compile(r"(^|_)((API|ACCESS|SECRET|PRIVATE)_?KEY(_ID)?|TOKEN|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)
+
+PROFILES = ("as_given",)
+LATER_PROFILES = ("throughput", "low_memory", "latency")
+INDICES = "Write the indices as nvidia-smi numbers them, such as [0, 1]."
+NO_SOLVER = "The solver is not in this release; use profile: as_given"
+
+# Options and variables that an instance's own key sets: what to write instead.
+KEY_OPTIONS = {
+    "model": "Use the instance's key model.",
+    "served_model_name": "Use the instance's key served_model_name.",
+    "revision": "Use the instance's key revision.",
+    "port": "Use the instance's key port.",
+    "host": "Remove it: the engine listens inside its container, and the instance's key port is what the host publishes.",
+}
+KEY_ENV = {
+    "CUDA_VISIBLE_DEVICES": "Use the instance's key gpus.",
+    "NVIDIA_VISIBLE_DEVICES": "Use the instance's key gpus.",
+}
+# Options and variables that carry a secret. An option would show it to every user of the host, in the process list.
+API_KEY_REMEDY = "Put it in the role variable vllm_api_key, which reaches the engine in a root-only environment file."
+SECRET_OPTIONS = {
+    "api_key": API_KEY_REMEDY,
+    "hf_token": "Remove it: the weights are on the host before the engine starts, so the engine needs no token.",
+}
+SECRET_REMEDY = "Remove it: the only secret that this release hands to the engine is the role variable vllm_api_key."
+
+
+def plain(value):
+    """A copy made of Python's own dict, list, str, int and float: Ansible's values are subclasses of them, read lazily and tagged."""
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, bool):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def normalize(instance: dict) -> dict:
+    """The instance with every key of KEYS and its default, as a plain copy. It has passed `problems`.
+
+    gpus, revision, objective and cpuset_cpus stay None when they are not given: all cards, the hub's default, no goal, all CPUs.
+    """
+    given = {key: value for key, value in plain(instance).items() if value is not None}
+    defaults = {key: plain(contract.default) for key, contract in KEYS.items()}
+    return {**defaults, "served_model_name": given.get("name"), **given}
+
+
+def problems(instances, gpu_count: int | None = None) -> list[Problem]:
+    """What is wrong with a host's `vllm_instances`; an empty list when nothing is.
+
+    gpu_count: how many cards the host has, where that is known; without it indices have no upper limit. Checked here is what one can
+    see without a GPU or a model; whether it fits is the plan's business.
+    """
+    if not isinstance(instances, list):
+        message = f"vllm_instances must be a list, not {options.kind_of(instances)}."
+        return [Problem("not_a_list", message, "Write it as a list with one mapping for each instance.")]
+    found, hosted = [], []
+    for position, instance in enumerate(instances, 1):
+        if not isinstance(instance, dict):
+            message = f"Instance number {position} must be a mapping, not {options.kind_of(instance)}."
+            found.append(Problem("not_a_mapping", message, "Write it as a mapping with the keys name and model."))
+            continue
+        name = instance.get("name")
+        label = f"Instance {str(name)!r}" if isinstance(name, str) and name else f"Instance number {position}"
+        good, bad = _typed(instance)
+        for problem in itertools.chain(bad, _one(good, gpu_count)):
+            found.append(dataclasses.replace(problem, message=f"{label}: {problem.message}"))
+        hosted.append((label, good, _cards(instance.get("gpus"))))
+    return found + list(_between(hosted))
+
+
+# -- One instance --------------------------------------------------------------------------------------------------------------------------
+
+
+def _typed(instance: dict) -> tuple[dict, list[Problem]]:
+    """The keys whose values have the right type, with defaults filled in, and the problems of the others. A null is a missing key."""
+    good, bad = {}, []
+    for key in instance:
+        if key not in KEYS:
+            near = difflib.get_close_matches(str(key), KEYS, n=1)
+            if key in options.schema(KEYS["engine_version"].default):
+                remedy = f"Write it under options if the engine's option {key} is meant, otherwise remove it."
+            elif near:
+                remedy = f"Write {near[0]} if that is meant, otherwise remove it."
+            else:
+                remedy = f"Remove it, or use one of {', '.join(KEYS)}."
+            bad.append(Problem("unknown_key", f"{key} is not a key of an instance.", remedy))
+    for key, contract in KEYS.items():
+        value = instance.get(key)
+        if value is None:
+            if contract.required:
+                bad.append(Problem("missing_key", f"{key} is missing.", f"Add {key}, {contract.noun}."))
+            elif contract.default is not None:
+                good[key] = contract.default
+        elif _fits(value, contract.kind):
+            good[key] = value
+        else:
+            # A whole env or options, given as a string, may hold a secret: it is not shown.
+            what = options.kind_of(value) if contract.kind in (dict, list) else options.shown(value)
+            bad.append(Problem("wrong_type", f"{key} must be {contract.noun}, not {what}.", f"Write {key} as {contract.noun}."))
+    return good, bad
+
+
+def _fits(value, kind: type) -> bool:
+    """Whether a value has the type; a boolean is no integer here."""
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def _one(instance: dict, gpu_count: int | None) -> Iterator[Problem]:
+    """The problems of one instance, of which only well-typed keys are left."""
+    name, model, cpus = (instance.get(key) for key in ("name", "model", "cpuset_cpus"))
+    if name is not None and not NAME.fullmatch(name):
+        yield Problem(
+            "invalid_name",
+            f"the name {str(name)!r} cannot name a systemd unit and a container.",
+            "Use lower-case letters, digits, - and _, and begin with a letter or a digit.",
+        )
+    if model is not None and not MODEL.fullmatch(model):
+        yield Problem("invalid_model", f"the model {str(model)!r} is not an id of the hub.", "Write it as in Qwen/Qwen3-32B-AWQ.")
+    if "served_model_name" in instance and not re.fullmatch(r"[^\s-]\S*", instance["served_model_name"]):
+        yield Problem("invalid_served_model_name", "served_model_name is empty, has a space or begins with a dash.", "Use one word, such as coder.")
+    if "port" in instance and not 1 <= instance["port"] <= 65535:
+        yield Problem("port_out_of_range", f"the port {instance['port']} does not exist.", "Use a port from 1 to 65535.")
+    if cpus is not None and not _is_cpuset(cpus):
+        message = f"cpuset_cpus {str(cpus)!r} is not a set of CPUs."
+        yield Problem("invalid_cpuset_cpus", message, 'Write it as docker run reads it, such as "0-55" or "0,2,4-7".')
+    yield from _profile(instance)
+    yield from _gpus(instance.get("gpus"), gpu_count)
+    yield from _env(instance.get("env", {}))
+    yield from _options(instance)
+
+
+def _is_cpuset(cpus: str) -> bool:
+    """Whether docker run would take it: single CPUs and rising ranges."""
+    ranges = [[int(cpu) for cpu in part.split("-")] for part in cpus.split(",")] if CPUS.fullmatch(cpus) else [[1, 0]]
+    return all(cpus[0] <= cpus[-1] for cpus in ranges)
+
+
+def _profile(instance: dict) -> Iterator[Problem]:
+    profile = instance.get("profile", PROFILES[0])
+    if profile in LATER_PROFILES:
+        yield Problem("profile_not_supported", f"the profile {str(profile)!r} needs the solver.", f"{NO_SOLVER} and write the options out.")
+    elif profile not in PROFILES:
+        yield Problem("unknown_profile", f"the profile {str(profile)!r} is not known.", f"Use profile: {PROFILES[0]}.")
+    if "objective" in instance:
+        yield Problem("objective_not_supported", "an objective needs the solver.", f"{NO_SOLVER} and remove objective.")
+
+
+def _gpus(gpus: list | None, gpu_count: int | None) -> Iterator[Problem]:
+    if gpus is None:
+        return
+    wrong = [gpu for gpu in gpus if not options.is_int(gpu)]
+    if wrong:
+        yield Problem("wrong_type", f"gpus must be a list of integers, and it has {options.shown(wrong[0])}.", INDICES)
+        return
+    if not gpus:
+        yield Problem("no_gpus", "gpus is an empty list.", "Name at least one card, or leave gpus out to use all of them.")
+    negative, duplicate = sorted({gpu for gpu in gpus if gpu < 0}), sorted({gpu for gpu in gpus if gpus.count(gpu) > 1})
+    if negative:
+        yield Problem("negative_gpus", f"gpus has {_listed(negative)}, and indices begin at 0.", INDICES)
+    if duplicate:
+        yield Problem("duplicate_gpus", f"gpus names {_listed(duplicate)} more than once.", "Name each card once.")
+    beyond = sorted({gpu for gpu in gpus if gpu_count is not None and gpu >= gpu_count})
+    if beyond:
+        last = f"the last card of the host is GPU {gpu_count - 1}" if gpu_count else "the host has no card"
+        yield Problem("gpus_out_of_range", f"gpus names {_listed(beyond)}, and {last}.", "Name only cards that the host has.")
+
+
+def _env(env: dict) -> Iterator[Problem]:
+    for name, value in env.items():
+        if not isinstance(name, str) or not ENV_NAME.fullmatch(name):
+            message = f"env has {options.shown(name)}, which cannot name a variable."
+            yield Problem("invalid_env_name", message, "Use letters, digits and _, and do not begin with a digit.")
+        elif SECRET_ENV.search(name):
+            yield Problem("secret_in_env", f"env has {name}, which carries a secret.", API_KEY_REMEDY if name == "VLLM_API_KEY" else SECRET_REMEDY)
+        elif name in KEY_ENV:
+            yield Problem("env_set_by_key", f"env has {name}, which the instance's own keys set.", KEY_ENV[name])
+        elif not isinstance(value, str):
+            yield Problem("wrong_type", f"the variable {name} in env must be a string, not {options.shown(value)}.", "Quote its value.")
+        elif re.search(r"[\n\r\0]", value):
+            yield Problem("invalid_env_value", f"the variable {name} in env has more than one line.", "Write its value on one line.")
+
+
+def _options(instance: dict) -> Iterator[Problem]:
+    given, version = instance.get("options", {}), instance.get("engine_version")
+    for name in given:
+        if name in SECRET_OPTIONS:
+            yield Problem("secret_in_options", f"{name} is a secret, and as an option the host's process list would show it.", SECRET_OPTIONS[name])
+        elif name in KEY_OPTIONS:
+            yield Problem("option_set_by_key", f"the option {name} is set by the collection.", KEY_OPTIONS[name])
+    if version is not None and version not in options.versions():
+        yield Problem("unknown_engine_version", f"the options of vLLM {version} are not known.", f"Use one of {', '.join(options.versions())}.")
+    elif version is not None:
+        yield from options.check(version, {name: value for name, value in given.items() if name not in {*SECRET_OPTIONS, *KEY_OPTIONS}})
+
+
+# -- Between the instances of a host -------------------------------------------------------------------------------------------------------
+
+
+def _cards(gpus) -> set[int] | None:
+    """The cards that the key gpus names; None is all of them. What is not a list of indices is reported elsewhere and overlaps nothing."""
+    if gpus is None:
+        return None
+    return {gpu for gpu in gpus if options.is_int(gpu)} if isinstance(gpus, list) else set()
+
+
+def _between(hosted: list[tuple[str, dict, set[int] | None]]) -> Iterator[Problem]:
+    """The problems of every two instances; each is given as its label, its well-typed keys and its cards."""
+    for (first, a, a_cards), (second, b, b_cards) in itertools.combinations(hosted, 2):
+        both = f"{first} and {second[0].lower()}{second[1:]}"
+        if "name" in a and a["name"] == b.get("name"):
+            both = f"Two instances named {str(a['name'])!r}"
+            yield Problem("duplicate_name", f"{both} are on one host.", "Give each instance its own name.")
+        if "port" in a and a["port"] == b.get("port"):
+            message = f"{both} have the port {a['port']}, which both would bind (SO_REUSEPORT) and so share the traffic silently."
+            yield Problem("duplicate_port", message, f"Give each instance its own port; without one it is {KEYS['port'].default}.")
+        if a_cards is None and b_cards is None:
+            shared = "all cards"
+        else:
+            shared = _listed(sorted(b_cards if a_cards is None else a_cards if b_cards is None else a_cards & b_cards))
+        if shared:
+            message = f"{both} both use {shared}."
+            yield Problem("overlapping_gpus", message, "Name different cards in the key gpus of each instance; without it an instance uses all.")
+
+
+def _listed(gpus: list[int]) -> str:
+    return f"GPU {', '.join(map(str, gpus))}" if gpus else ""

@@ -1,0 +1,327 @@
+# Copyright: (c) 2026, The gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The engine's options: checked, written as a command line, and read back, by the engine's own schema.
+
+An option map is a dict: long name with underscores -> value, such as {"max_model_len": 32768, "enable_prefix_caching": True}.
+A value of None is the same as leaving the option out. What `check` passes, the engine's parser accepts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import difflib
+import functools
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .problem import Problem
+from .schemas import SCHEMAS
+
+# Names that people copy and no schema has: what to do instead. A later engine that has the name never gets here.
+REMEDIES = {
+    "attention_backend": "Set VLLM_ATTENTION_BACKEND in the instance's env instead.",
+    "config": "Write that file's keys in options instead: what the engine reads from a file, no plan can check.",
+    "enable_log_requests": "Leave it out: requests are logged unless disable_log_requests is true.",
+    "max_batch_size": "Use max_num_seqs, the largest number of sequences in one batch.",
+    "pip": "Remove it and install a prebuilt wheel: no vLLM has this option, and argparse would read --pip as --pipeline-parallel-size.",
+    "pip_install": "Remove it and install a prebuilt wheel: no vLLM has an option that installs a package.",
+    "xformers": "Remove it and, to force that backend, set VLLM_ATTENTION_BACKEND: XFORMERS in the instance's env.",
+}
+
+
+def versions() -> list[str]:
+    """The engine versions whose options are known."""
+    return list(SCHEMAS)
+
+
+def schema(version: str) -> dict[str, dict]:
+    """The options of that engine: name -> entry, as schemas/__init__.py explains. ValueError for a version that is not known."""
+    if version not in SCHEMAS:
+        raise ValueError(f"The options of vLLM {version} are not known: known versions are {', '.join(versions())}.")
+    return SCHEMAS[version]
+
+
+# -- How the engine reads one word ---------------------------------------------------------------------------------------------------------
+
+
+def human_readable_int(word: str) -> int:
+    """vLLM 0.8.5, engine/arg_utils.py: "32k" is 32000, "32K" is 32768, "25.6k" is 25600; decimals only with k, m and g."""
+    word = word.strip()
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)([kmg])", word):
+        return int(float(match[1]) * 1000 ** ("kmg".index(match[2]) + 1))
+    if match := re.fullmatch(r"(\d+)([KMG])", word):
+        return int(match[1]) * 1024 ** ("KMG".index(match[2]) + 1)
+    return int(word)
+
+
+def json_object(word: str) -> dict:
+    value = json.loads(word)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def compilation_config(word: str) -> int | dict:
+    """vLLM 0.8.5, CompilationConfig.from_cli: a level, or a mapping written as a Python literal (JSON's true and null do not parse)."""
+    value = int(word) if word in ("0", "1", "2", "3") else ast.literal_eval(word)
+    if not isinstance(value, dict) and word not in ("0", "1", "2", "3"):
+        raise ValueError("neither a level nor a mapping")
+    return value
+
+
+def lora_module(word: str) -> dict:
+    """`name=path`, or a JSON object with name, path and perhaps base_model_name."""
+    if "=" in word and "," not in word:
+        name, path = word.split("=")
+        return {"name": name, "path": path}
+    value = json_object(word)
+    if not {"name", "path"} <= set(value) <= {"name", "path", "base_model_name"}:
+        raise ValueError("not name, path and base_model_name")
+    return value
+
+
+def prompt_adapter(word: str) -> dict:
+    """`name=path`."""
+    name, path = word.split("=")
+    return {"name": name, "local_path": path}
+
+
+# -- What a value must be ------------------------------------------------------------------------------------------------------------------
+
+
+def is_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value) -> bool:
+    return is_int(value) or isinstance(value, float) and math.isfinite(value)
+
+
+def _word(value) -> str:
+    """A value as one word of a command line: mappings and lists as compact JSON."""
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return str(value)
+
+
+def _literal_word(value) -> str:
+    """The same for compilation_config, which reads Python literals. Through JSON, so that keys are strings."""
+    return repr(json.loads(_word(value))) if isinstance(value, dict) else str(value)
+
+
+@dataclass(frozen=True)
+class Type:
+    """A type of the schema. `noun` and `example` are for people, `takes` is what YAML must give, `write` makes its word, `read` reads it."""
+
+    noun: str
+    example: str
+    takes: Callable[[object], bool]
+    read: Callable[[str], object]
+    write: Callable[[object], str] = _word
+
+
+TYPES = {
+    "int": Type("an integer", "64", is_int, int),
+    "float": Type("a number", "0.9", is_number, float),
+    "str": Type("a string", '"text"', lambda value: isinstance(value, str), str),
+    "human_readable_int": Type(
+        'an integer, or one with k or K ("32K" is 32768)', "32768", lambda value: is_int(value) or isinstance(value, str), human_readable_int
+    ),
+    "json": Type("a mapping or a list", "{key: value}", lambda value: isinstance(value, (dict, list)), json.loads),
+    "json_object": Type("a mapping", "{key: value}", lambda value: isinstance(value, dict), json_object),
+    "compilation_config": Type(
+        "a level from 0 to 3 or a mapping", "{level: 3}", lambda value: is_int(value) or isinstance(value, dict), compilation_config, _literal_word
+    ),
+    "lora_module": Type("name=path or a mapping with name and path", "sql=/lora/sql", lambda value: isinstance(value, (str, dict)), lora_module),
+    "prompt_adapter": Type("name=path", "tone=/adapters/tone", lambda value: isinstance(value, str), prompt_adapter),
+}
+
+
+def kind_of(value) -> str:
+    """What a value is, without the value: a string."""
+    for kind, noun in ((bool, "a boolean"), (str, "a string"), (int, "an integer"), (float, "a number"), (dict, "a mapping"), (list, "a list")):
+        if isinstance(value, kind):
+            return noun
+    return "null" if value is None else f"a value of type {type(value).__name__}"
+
+
+def shown(value) -> str:
+    """A value in words, short enough for a sentence: the string '64'."""
+    if not isinstance(value, (str, int, float)):
+        return kind_of(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(str(value)) if isinstance(value, str) else str(value)
+    return f"the {kind_of(value).partition(' ')[2]} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+# -- Check ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def check(version: str, options: dict) -> list[Problem]:
+    """What is wrong with an option map, in its order; an empty list when the engine's parser would accept it all.
+
+    Codes: unknown_option, wrong_type, wrong_choice, one_way_flag, leading_dash. ValueError for a version that is not known.
+    """
+    entries = schema(version)
+    problems = []
+    for name, value in options.items():
+        if name not in entries:
+            problems.append(_unknown(version, name))
+        elif value is not None:
+            problems.extend(_check_value(name, value, entries[name]))
+    parser, known = options.get("tool_call_parser"), entries.get("tool_call_parser", {}).get("known")
+    if known and isinstance(parser, str) and parser not in known and not options.get("tool_parser_plugin"):
+        problems.append(_wrong_choice("tool_call_parser", parser, known))
+    return problems
+
+
+def _unknown(version: str, name) -> Problem:
+    entries, name = schema(version), str(name)
+    plain = name.lstrip("-").replace("-", "_")
+    short = {flag.lstrip("-"): option for option, entry in entries.items() for flag in entry.get("short", [])}
+    near = difflib.get_close_matches(plain, entries, n=1)
+    if plain in REMEDIES:
+        remedy = REMEDIES[plain]
+    elif plain in entries:
+        remedy = f"Write it with underscores: {plain}."
+    elif plain in short:
+        remedy = f"Write its long name: {short[plain]}."
+    elif entries.get(plain.removeprefix("no_"), {}).get("type") == "bool":
+        remedy = f"Write {plain.removeprefix('no_')}: false."
+    elif near:
+        remedy = f"Write {near[0]} if that is meant, otherwise remove it."
+    else:
+        remedy = f"Remove it, or choose an engine version that has it: known are {', '.join(versions())}."
+    return Problem("unknown_option", f"{name} is not an option of vLLM {version}.", remedy)
+
+
+def _wrong_type(name, value, noun, example) -> Problem:
+    return Problem("wrong_type", f"{name} must be {noun}, not {shown(value)}.", f"Write it as in `{name}: {example}`.")
+
+
+def _wrong_choice(name, value, choices) -> Problem:
+    words = ", ".join(str(choice) for choice in choices if choice not in (None, "None"))
+    return Problem("wrong_choice", f"{name} cannot be {shown(value)}.", f"Use one of {words}.")
+
+
+def _check_value(name: str, value, entry: dict) -> list[Problem]:
+    if entry["type"] == "bool":
+        if not isinstance(value, bool):
+            return [_wrong_type(name, value, "a boolean", "true")]
+        if value is False and entry["default"] and not entry.get("negatable"):
+            message = f"{name} cannot be false: it is on by default and the engine has no --no-{name.replace('_', '-')}."
+            return [Problem("one_way_flag", message, "Remove it.")]
+        return []
+    kind, nargs = TYPES[entry["type"]], entry.get("nargs")
+    if nargs == "?" and value is entry["const"]:
+        return []
+    many = nargs in ("+", "append")
+    example = f"[{kind.example}]" if many else str((entry.get("choices") or entry.get("known") or [kind.example])[0])
+    noun = f"a list, each item {kind.noun}" if many else kind.noun
+    if many and (not isinstance(value, list) or nargs == "+" and not value):
+        return [_wrong_type(name, value, noun if value != [] else "a list with at least one item", example)]
+    for item in value if many else [value]:
+        try:
+            if not kind.takes(item):
+                raise ValueError
+            word = kind.write(item)
+            read = _reader(entry)(word)
+        except (ValueError, TypeError, SyntaxError, argparse.ArgumentTypeError):
+            return [_wrong_type(name, item, noun, example)]
+        if "choices" in entry and read not in entry["choices"]:
+            return [_wrong_choice(name, item, entry["choices"])]
+        if nargs == "+" and word.startswith("-"):
+            message = f"{name} has an item that starts with a dash, which the engine would read as the next option."
+            return [Problem("leading_dash", message, "Write it without the dash.")]
+    return []
+
+
+# -- Write and read ------------------------------------------------------------------------------------------------------------------------
+
+
+def render(version: str, options: dict) -> list[str]:
+    """The command line of an option map, in its order: {"block_size": 16, "enforce_eager": True} -> ["--block-size", "16", "--enforce-eager"].
+
+    The map has passed `check`; KeyError for an option that is not in the schema, ValueError for an unknown version.
+    """
+    entries = schema(version)
+    return [word for name, value in options.items() if value is not None for word in _render(name, value, entries[name])]
+
+
+def _render(name: str, value, entry: dict) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if entry["type"] == "bool":
+        return [flag] if value else [f"--no-{flag[2:]}"] if entry.get("negatable") else []
+    write, nargs = TYPES[entry["type"]].write, entry.get("nargs")
+    if nargs == "?" and value is entry["const"]:
+        return [flag]
+    if nargs == "+":
+        return [flag, *(write(item) for item in value)]
+    words = [write(item) for item in (value if nargs == "append" else [value])]
+    # A word of its own that starts with a dash would be read as an option.
+    return [part for word in words for part in ([f"{flag}={word}"] if word.startswith("-") else [flag, word])]
+
+
+def parse(version: str, argv: list[str]) -> dict:
+    """The option map the engine would make of a command line, with its defaults: every option of the schema is a key.
+
+    Like vLLM's FlexibleArgumentParser it takes `_` for `-` in names and any unambiguous beginning of a name. ValueError with argparse's
+    message where the engine would print it and exit, and for --config, which names a file.
+    """
+    if "--config" in argv:
+        raise ValueError("--config names a file, which is not read here")
+    words = []
+    for word in argv:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            words.append(name.replace("_", "-") + equals + value)
+        elif re.fullmatch("-O.", word):
+            words += ["-O", word[2:]]
+        else:
+            words.append(word)
+    return copy.deepcopy(vars(_parser(version).parse_args(words)))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises where ArgumentParser prints its usage and exits."""
+
+    def error(self, message):
+        raise ValueError(message) from None
+
+
+@functools.lru_cache(maxsize=None)
+def _parser(version: str) -> _Parser:
+    parser = _Parser(prog="api_server", add_help=False)
+    for name, entry in schema(version).items():
+        flags = ["--" + name.replace("_", "-"), *entry.get("short", [])]
+        if entry["type"] == "bool":
+            action = argparse.BooleanOptionalAction if entry.get("negatable") else "store_true"
+            parser.add_argument(*flags, action=action, default=entry["default"])
+        elif entry.get("nargs") == "append":
+            parser.add_argument(*flags, action="append", type=_reader(entry), default=entry["default"])
+        else:
+            parser.add_argument(
+                *flags, type=_reader(entry), nargs=entry.get("nargs"), const=entry.get("const"), choices=entry.get("choices"), default=entry["default"]
+            )
+    return parser
+
+
+def _reader(entry: dict) -> Callable[[str], object]:
+    """What turns one word into a value, as vLLM's own type functions do; `optional` is its optional_type."""
+    read = TYPES[entry["type"]].read
+    if not entry.get("optional"):
+        return read
+
+    def optional(word):
+        if word in ("", "None"):
+            return None
+        try:
+            return read(word)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"Value {word} cannot be converted to {read.__name__}.") from error
+
+    return optional
