@@ -35,7 +35,7 @@ def run_argv(
     Raises flags.PlanRefused when the instance's options cannot be given to its engine.
     """
     instance = instances.normalize(instance)
-    name = f"vllm-{instance['name']}"
+    name, port, cpus = f"vllm-{instance['name']}", instance["port"], instance["cpuset_cpus"]
     cards = instance["gpus"] if instance["gpus"] is not None else ["all"]
     return [
         "docker",
@@ -46,12 +46,12 @@ def run_argv(
         *(f"--device=nvidia.com/gpu={card}" for card in cards),
         "--ipc=host",
         *(f"--ulimit={limit}={value}" for limit, value in ulimits.items()),
-        *([f"--cpuset-cpus={instance['cpuset_cpus']}"] if instance["cpuset_cpus"] else []),
+        *([f"--cpuset-cpus={cpus}"] if cpus else []),
         f"--env-file={env_file}",
-        f"--volume={model_root}/{model_directory(instance['model'])}:{flags.model_path(instance)}:ro",
+        f"--volume={model_root}/{model_directory(instance['model'])}:{flags.model_path(instance['model'])}:ro",
         # Each instance has caches of its own: vLLM keys what it probed by card numbers that instances may share.
         f"--volume={name}-cache:/root/.cache",
-        f"--publish={listen_address}:{instance['port']}:{ENGINE_PORT}",
+        f"--publish={listen_address}:{port}:{ENGINE_PORT}",
         image,
         *flags.flags(instance, host, model),
     ]

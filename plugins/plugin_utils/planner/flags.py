@@ -9,6 +9,11 @@ from . import options
 from .problem import PlanRefused
 
 
+def model_path(model: str) -> str:
+    """Return where an engine finds a model inside its container."""
+    return "/model/" + model.rpartition("/")[2]
+
+
 def flags(instance: dict, host: dict | None = None, model: dict | None = None) -> list[str]:
     """What follows `python3 -m vllm.entrypoints.openai.api_server` for this instance: the model, its name, and its options in their order.
 
@@ -20,5 +25,4 @@ def flags(instance: dict, host: dict | None = None, model: dict | None = None) -
     if found:
         raise PlanRefused(found)
     full = contract.normalize(instance)
-    path = "/model/" + full["model"].rsplit("/", 1)[-1]
-    return ["--model", path, "--served-model-name", full["served_model_name"], *options.render(full["engine_version"], full["options"])]
+    return ["--model", model_path(full["model"]), "--served-model-name", full["served_model_name"], *options.render(full["engine_version"], full["options"])]

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Write the description of a simulated host's cards: cards.json, read by the stand-ins of nvidia-smi and the kernel module.
 
-    cards.py MODEL COUNT [--host NAME] [--nvlink 0-1,2-3] > cards.json
+    python3 cards.py MODEL COUNT [--host NAME] [--nvlink 0-1,2-3] > cards.json
 
 The cards sit on two NUMA nodes, half on each, as in a two-socket box. The uuids follow from the host's name, so they stay the same.
 Sources: device ids from https://pci-ids.ucw.cz/read/PC/10de; power and clocks from NVIDIA's specifications. Reserved memory is what

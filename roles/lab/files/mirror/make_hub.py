@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Turn a directory of model files into a Hugging Face hub made of static files and nginx configuration.
 
-    make_hub.py REPOSITORY FILES DIRECTORY
+    python3 make_hub.py REPOSITORY FILES DIRECTORY
 
 DIRECTORY gets files/REPOSITORY/..., api/*.json and hub.conf (nginx, port 8080). What a client asks for, and what it reads of the answer:
 https://huggingface.co/docs/hub/api and huggingface_hub's file_download.py (ETag, X-Repo-Commit, X-Linked-*, X-Error-Code).

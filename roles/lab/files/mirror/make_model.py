@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Write a tiny random Qwen3 checkpoint with tokenizer and chat template: the model that the lab serves.
 
-    make_model.py DIRECTORY
+    python3 make_model.py DIRECTORY
 
 Standard library only, the same bytes on every machine. The answers are noise, but noise of letters in words: of the 512 tokens only
 letters, space and newline have a first embedding dimension. The layers neither read nor write it (zeros in their norms and output

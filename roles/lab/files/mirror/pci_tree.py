@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Make /sys/bus/pci/devices of a simulated host from the description of its cards.
 
-    pci_tree.py CARDS.json DIRECTORY
+    python3 pci_tree.py CARDS.json DIRECTORY
 
 The attributes and their forms are the kernel's: https://docs.kernel.org/PCI/sysfs-pci.html. Entries that the description no longer
 has are removed, so a card can fall off the bus by describing one less.

@@ -4,6 +4,7 @@ import configparser
 import hashlib
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import pathlib
 import re
@@ -135,6 +136,7 @@ def test_a_tree_is_laid_out(packages, tmp_path):
     build_repositories.lay_out(package, MIRROR / "payload", tmp_path)
     script = tmp_path / "usr/bin/nvidia-smi"
     assert script.stat().st_mode & 0o777 == 0o755
+    assert script.read_text(encoding="utf-8").startswith("#!/usr/bin/env python3\n")
     assert 'LIBRARY_VERSION, CUDA_VERSION = "570.153.02", "12.8"' in script.read_text(encoding="utf-8")
 
 
@@ -172,7 +174,7 @@ def test_the_weights_are_a_safetensors_file():
     header = json.loads(content[8 : 8 + length])
     offsets = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
     assert offsets[0][0] == 0 and offsets[-1][1] == len(content) - 8 - length
-    assert all(one[1] == other[0] for one, other in zip(offsets, offsets[1:]))
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(offsets))
     assert header["model.embed_tokens.weight"]["shape"] == [512, 64]
 
 
