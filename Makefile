@@ -1,0 +1,62 @@
+# make lab    simulated hosts on this machine, brought from bare to serving a real chat completion
+# make test   every check that CI runs
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+INVENTORY ?= inventories/lab
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export ANSIBLE_FORCE_COLOR ?= $(if $(MAKE_TERMOUT),1,)
+
+.PHONY: help
+help:  ## Show this list
+	@sed -nE 's/^([a-z-]+):.*##[[:space:]]*(.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(VENV)/.run: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ": name another with make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt
+	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.PHONY: lab
+lab: $(VENV)/.run  ## Bring up two simulated hosts and serve a completion from each
+	ansible-playbook playbooks/lab.yml -i inventories/lab
+
+.PHONY: down
+down: $(VENV)/.run  ## Remove the simulated hosts, keep the images
+	ansible-playbook playbooks/lab_down.yml -i inventories/lab
+
+.PHONY: clean
+clean:  ## Remove everything that make lab and make test made
+	[ ! -e $(VENV)/.run ] || LAB_NAME=gpuhosts-test ansible-playbook playbooks/lab_down.yml -i inventories/lab
+	[ ! -e $(VENV)/.run ] || ansible-playbook playbooks/lab_down.yml -i inventories/lab -e lab_purge=true
+	rm -rf $(VENV) .lab .cache .ansible .pytest_cache gpuhosts-inference-*.tar.gz
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: test
+test: lint sanity molecule unit  ## Every check that CI runs
+
+.PHONY: lint
+lint: $(VENV)/.dev  ## yamllint and ansible-lint, profile production
+	yamllint .
+	ansible-lint
+
+.PHONY: sanity
+sanity: $(VENV)/.dev  ## ansible-test sanity
+	tests/sanity/run
+
+.PHONY: molecule
+molecule: $(VENV)/.dev  ## The lab from bare to serving: check, converge, idempotence, verify
+	molecule test
+
+.PHONY: unit
+unit: $(VENV)/.dev  ## Unit tests, and the lab's answers to bad input
+	pytest
+
+.PHONY: build
+build: $(VENV)/.run  ## The collection's artifact
+	ansible-galaxy collection build --force
