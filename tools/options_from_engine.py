@@ -256,9 +256,10 @@ def read() -> tuple[str, str, dict]:
     import vllm
     import vllm.platforms
 
-    arg_utils = importlib.import_module("vllm.engine.arg_utils")
-    if not type(vllm.platforms.current_platform).__name__.startswith(("Cpu", "Cuda", "Nvml", "NonNvml")):
+    # Before anything else: modules bind the platform when they are imported.
+    if type(vllm.platforms.current_platform).__name__ == "UnspecifiedPlatform":
         vllm.platforms._current_platform = importlib.import_module("vllm.platforms.cuda").CudaPlatform()
+    arg_utils = importlib.import_module("vllm.engine.arg_utils")
     arg_utils.get_type = accepted_by_every_start(arg_utils.get_type)
     arg_utils.NEEDS_HELP = True  # some options say only there that they are deprecated
     make_arg_parser = imported("vllm.entrypoints.openai.cli_args", "vllm.entrypoints.common.cli_args").make_arg_parser
