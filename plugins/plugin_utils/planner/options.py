@@ -19,14 +19,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from . import lanes
 from .problem import Problem
 from .schemas import SCHEMAS
 
-# Names that people copy and no schema has: what to do instead. A later engine that has the name never gets here.
+# Names that people copy and no schema has: what to do instead. What one engine has and another lacks is in lanes.py.
 REMEDIES = {
-    "attention_backend": "Set VLLM_ATTENTION_BACKEND in the instance's env instead.",
     "config": "Write that file's keys in options instead: what the engine reads from a file, no plan can check.",
-    "enable_log_requests": "Leave it out: requests are logged unless disable_log_requests is true.",
     "max_batch_size": "Use max_num_seqs, the largest number of sequences in one batch.",
     "pip": "Remove it and install a prebuilt wheel: no vLLM has this option, and argparse would read --pip as --pipeline-parallel-size.",
     "pip_install": "Remove it and install a prebuilt wheel: no vLLM has an option that installs a package.",
@@ -50,13 +49,23 @@ def schema(version: str) -> dict[str, dict]:
 
 
 def human_readable_int(word: str) -> int:
-    """vLLM 0.8.5, engine/arg_utils.py: "32k" is 32000, "32K" is 32768, "25.6k" is 25600; decimals only with k, m and g."""
+    """vLLM's own: "32k" is 32000, "32K" is 32768, "25.6k" is 25600; decimals only with k, m and g. Later engines read t and T as well."""
     word = word.strip()
     if match := re.fullmatch(r"(\d+(?:\.\d+)?)([kmg])", word):
         return int(float(match[1]) * 1000 ** ("kmg".index(match[2]) + 1))
     if match := re.fullmatch(r"(\d+)([KMG])", word):
         return int(match[1]) * 1024 ** ("KMG".index(match[2]) + 1)
     return int(word)
+
+
+def human_readable_int_or_auto(word: str) -> int:
+    """The same, and "auto" is -1: the longest context that fits."""
+    return -1 if word.strip().lower() in ("-1", "auto") else human_readable_int(word)
+
+
+def dict_or_str(word: str) -> dict | str:
+    """A mapping where it is written in braces, otherwise the word itself."""
+    return json_object(word) if re.fullmatch(r"(?s)\s*{.*}\s*", word) else word
 
 
 def json_object(word: str) -> dict:
@@ -132,8 +141,16 @@ TYPES = {
     "human_readable_int": Type(
         'an integer, or one with k or K ("32K" is 32768)', "32768", lambda value: is_int(value) or isinstance(value, str), human_readable_int
     ),
+    "human_readable_int_or_auto": Type(
+        'an integer, one with k or K ("32K" is 32768), or "auto"',
+        "32768",
+        lambda value: is_int(value) or isinstance(value, str),
+        human_readable_int_or_auto,
+    ),
     "json": Type("a mapping or a list", "{key: value}", lambda value: isinstance(value, (dict, list)), json.loads),
     "json_object": Type("a mapping", "{key: value}", lambda value: isinstance(value, dict), json_object),
+    "config": Type("a mapping", "{}", lambda value: isinstance(value, dict), json_object),
+    "dict_or_str": Type("a mapping or a string", "{key: value}", lambda value: isinstance(value, (dict, str)), dict_or_str),
     "compilation_config": Type(
         "a level from 0 to 3 or a mapping", "{level: 3}", lambda value: is_int(value) or isinstance(value, dict), compilation_config, _literal_word
     ),
@@ -160,11 +177,15 @@ def shown(value) -> str:
 
 # -- Check ---------------------------------------------------------------------------------------------------------------------------------
 
+# Options whose parser takes any word while the engine knows only those the schema lists, and the option that brings others.
+PLUGINS = {"tool_call_parser": "tool_parser_plugin", "reasoning_parser": "reasoning_parser_plugin", "quantization": None, "attention_backend": None}
+
 
 def check(version: str, options: dict) -> list[Problem]:
     """What is wrong with an option map, in its order; an empty list when the engine's parser would accept it all.
 
-    Codes: unknown_option, wrong_type, wrong_choice, one_way_flag, leading_dash. ValueError for a version that is not known.
+    Of a mapping that the engine reads as one of its config classes only the keys are checked, not what stands under them.
+    Codes: unknown_option, wrong_type, wrong_choice, unknown_config_key, one_way_flag, leading_dash. ValueError for a version that is not known.
     """
     entries = schema(version)
     problems = []
@@ -173,19 +194,26 @@ def check(version: str, options: dict) -> list[Problem]:
             problems.append(_unknown(version, name))
         elif value is not None:
             problems.extend(_check_value(name, value, entries[name]))
-    parser, known = options.get("tool_call_parser"), entries.get("tool_call_parser", {}).get("known")
-    if known and isinstance(parser, str) and parser not in known and not options.get("tool_parser_plugin"):
-        problems.append(_wrong_choice("tool_call_parser", parser, known))
+    for name, plugin in PLUGINS.items():
+        value, known = options.get(name), entries.get(name, {}).get("known")
+        # An attention backend may be written in any case.
+        if known and isinstance(value, str) and value and not {value, value.upper()} & set(known) and not options.get(plugin):
+            problems.append(_wrong_choice(name, value, known))
     return problems
 
 
 def _unknown(version: str, name) -> Problem:
     entries, name = schema(version), str(name)
-    plain = name.lstrip("-").replace("-", "_")
-    short = {flag.lstrip("-"): option for option, entry in entries.items() for flag in entry.get("short", [])}
+    plain = _plain(name)
+    short = {_plain(flag): option for option, entry in entries.items() for flag in entry.get("short", [])}
+    opposite = {_plain(entry["opposite"]): option for option, entry in entries.items() if "opposite" in entry}
     near = difflib.get_close_matches(plain, entries, n=1)
     if plain in REMEDIES:
         remedy = REMEDIES[plain]
+    elif plain in opposite:
+        remedy = f"Write {opposite[plain]}: false."
+    elif instead := lanes.instead(version, plain):
+        remedy = instead
     elif plain in entries:
         remedy = f"Write it with underscores: {plain}."
     elif plain in short:
@@ -197,6 +225,11 @@ def _unknown(version: str, name) -> Problem:
     else:
         remedy = f"Remove it, or choose an engine version that has it: known are {', '.join(versions())}."
     return Problem("unknown_option", f"{name} is not an option of vLLM {version}.", remedy)
+
+
+def _plain(name: str) -> str:
+    """A name as an option map writes it, without the dashes of the command line."""
+    return name.lstrip("-").replace("-", "_")
 
 
 def _wrong_type(name, value, noun, example) -> Problem:
@@ -234,6 +267,9 @@ def _check_value(name: str, value, entry: dict) -> list[Problem]:
             return [_wrong_type(name, item, noun, example)]
         if "choices" in entry and read not in entry["choices"]:
             return [_wrong_choice(name, item, entry["choices"])]
+        if unknown := sorted(set(read) - set(entry["keys"])) if "keys" in entry and read else None:
+            message = f"{name} has {', '.join(unknown[:5])}, which the engine does not know."
+            return [Problem("unknown_config_key", message, f"Use keys from {', '.join(entry['keys'])}.")]
         if nargs == "+" and word.startswith("-"):
             message = f"{name} has an item that starts with a dash, which the engine would read as the next option."
             return [Problem("leading_dash", message, "Write it without the dash.")]
@@ -269,16 +305,19 @@ def _render(name: str, value, entry: dict) -> list[str]:
 def parse(version: str, argv: list[str]) -> dict:
     """The option map the engine would make of a command line, with its defaults: every option of the schema is a key.
 
-    Like vLLM's FlexibleArgumentParser it takes `_` for `-` in names and any unambiguous beginning of a name. ValueError with argparse's
-    message where the engine would print it and exit, and for --config, which names a file.
+    Like vLLM's FlexibleArgumentParser it takes `_` for `-` in names and any unambiguous beginning of a name. A mapping that the engine
+    turns into a config object stays a dict. ValueError with argparse's message where the engine would print it and exit, for --config, which
+    names a file, and for later engines' `--x.key value`, a second way to write a mapping.
     """
     if "--config" in argv:
         raise ValueError("--config names a file, which is not read here")
-    words = []
+    words, later = [], "optimization_level" in schema(version)
     for word in argv:
         if word.startswith("--"):
             name, equals, value = word.partition("=")
             words.append(name.replace("_", "-") + equals + value)
+        elif later and word.startswith("-O"):
+            words += ["--optimization-level", *filter(None, [word[2:].removeprefix("=")])]
         elif re.fullmatch("-O.", word):
             words += ["-O", word[2:]]
         else:
@@ -301,6 +340,8 @@ def _parser(version: str) -> _Parser:
         if entry["type"] == "bool":
             action = argparse.BooleanOptionalAction if entry.get("negatable") else "store_true"
             parser.add_argument(*flags, action=action, default=entry["default"])
+            if "opposite" in entry:
+                parser.add_argument(entry["opposite"], dest=name, action="store_false", default=entry["default"])
         elif entry.get("nargs") == "append":
             parser.add_argument(*flags, action="append", type=_reader(entry), default=entry["default"])
         else:
