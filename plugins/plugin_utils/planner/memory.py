@@ -1,0 +1,765 @@
+# Copyright: (c) 2026, The gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a model needs of every card, and how much KV cache is left: the engine's own accounting, predicted.
+
+    kv_bytes = total * gpu_memory_utilization - (weights + activation + non_torch)      V0: vllm 0.8.5 worker/worker.py
+                                                                                          Worker.determine_num_available_blocks
+    blocks   = kv_bytes // block_bytes, the smallest of all ranks
+
+V0 charges to the budget what its own process allocates, and neither the CUDA context, nor other processes, nor CUDA graphs, which it captures
+afterwards. V1 up to 0.8 charges everything in use on the card (v1/worker/gpu_worker.py GPUWorker.determine_available_memory).
+
+All sizes are bytes, all counts whole numbers. A rank is one card. Ranks of one pipeline stage differ only in the card's total and in the
+sampler, which V0 runs on the stage's first rank alone; ranks are ordered as the engine numbers them, stage by stage.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .hardware import GIB, Card
+from .model import Model, Quant
+from .problem import Problem
+
+MIB = 1024**2
+
+# Every constant that was fitted, with the cases of tests/data/memory_logs.json that it rests on. Everything else is read in the code.
+FITTED = {
+    # Kernels, cuBLAS handles and the like in the engine's own process; measured minus what torch holds. T4 0.05 (t008 t025 t026 t027 t028
+    # t040), A10 0.05 (a004 a005), L40S 0.08 (a009), V100 0.09 (t004), RTX 4060 0.03 (i001).
+    "non_torch": int(0.05 * GIB),
+    # NCCL's buffers and communicators where cards talk over PCIe, whatever their number: 4 x RTX 2080 Ti 0.20 in all (t001 t022 t023).
+    "nccl_pcie": int(0.15 * GIB),
+    # The same for each doubling of the ranks over NVLink or NVSwitch on 8.0 and newer: 2 ranks 0.74 (v017), 4 ranks 1.39 (a016), 8 ranks
+    # 2.10 (a013) and 2.15 (a011), all V0.
+    "nccl_nvlink": int(0.68 * GIB),
+    # The CUDA context, which engines before 0.7 and V1 up to 0.8 charge: RTX 3090 0.35 in all (i004 i005), A100 0.26 (a015), 0.47 (t011).
+    "context": int(0.28 * GIB),
+    # A captured CUDA graph of one decoder layer for one batch size: 160 to 240 KiB (t026 t040 a004 t008 a015).
+    "graph_layer": 200 * 1024,
+    # What a graph needs more where ranks exchange partial sums: 4 x RTX 2080 Ti 0.63 (t022 t023), 4 x 24 GB 1.03 over two sets (v003).
+    "graph_layer_tp": 340 * 1024,
+}
+
+# The sampler of V1 from 0.12 on, bytes for each sequence and entry of the vocabulary: q001 q003 q006 q008 q010 q012.
+V1_LATE_SAMPLER = 14.0
+
+ACTIVATION_BYTES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
+KV_BYTES = {"fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1, "int8": 1}
+
+# The smallest number of tokens for which the AWQ kernel first expands the whole matrix: layers/quantization/awq.py AWQLinearMethod.apply.
+AWQ_DEQUANTIZE_TOKENS = 256
+# Fewer sequences are sorted in another way, which needs more: torch 2.6 aten/src/ATen/native/cuda/SortStable.cu.
+SEGMENTED_SORT_SEQUENCES = 128
+# The picture tokens that one profiled prompt of a model that reads pictures stands for, at the least: the limits of Qwen2-VL and Qwen2.5-VL.
+PICTURE_TOKENS = {"Qwen2VLForConditionalGeneration": 16384, "Qwen2_5_VLForConditionalGeneration": 16384}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The engine's options as far as memory depends on them, with every default filled in; `settings` makes them from an option map.
+
+    core: V0 or V1. attention: XFORMERS, FLASH_ATTN or another backend's name. dtype: the one that runs, never auto. moe_chunk: tokens that one
+    call of the fused experts takes (VLLM_FUSED_MOE_CHUNK_SIZE). nvlink: whether the ranks are joined by it.
+    """
+
+    version: str
+    core: str
+    attention: str
+    dtype: str
+    max_model_len: int
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    block_size: int = 16
+    kv_cache_dtype: str = "auto"
+    enforce_eager: bool = False
+    enable_chunked_prefill: bool = False
+    cpu_offload_bytes: int = 0
+    swap_bytes: int = 0
+    moe_chunk: int = 32768
+    nvlink: bool = False
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        return release(self.version)
+
+    @property
+    def activation_bytes(self) -> int:
+        return ACTIVATION_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What a ledger of measured starts teaches about one model on one kind of card: see calibration.py.
+
+    weights and non_torch are added to the prediction, activation multiplies it.
+    """
+
+    weights: int = 0
+    activation: float = 1.0
+    non_torch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One card's share, in bytes. kv_cache may be negative: then nothing is left. cuda_graphs lie outside the budget in V0.
+
+    peak names the moment of the profiling run that needs the most: embedding, attention, mlp, experts or sampler.
+    """
+
+    total: int
+    budget: int
+    weights: int
+    activation: int
+    non_torch: int
+    kv_cache: int
+    cuda_graphs: int
+    blocks: int
+    peak: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """ranks: one for each card. kv: of the whole engine. host_bytes: RAM that swap and offloaded weights take, over all ranks."""
+
+    ranks: tuple[Rank, ...]
+    block_bytes: int
+    block_size: int
+    blocks: int
+    cpu_blocks: int
+    host_bytes: int
+    max_model_len: int
+
+    @property
+    def tokens(self) -> int:
+        return self.blocks * self.block_size
+
+    @property
+    def max_concurrency(self) -> float:
+        return self.tokens / self.max_model_len
+
+    @property
+    def bytes_per_token(self) -> int:
+        """KV cache of one token on the rank that has the most of it."""
+        return self.block_bytes // self.block_size
+
+
+@functools.lru_cache(maxsize=256)
+def release(version: str) -> tuple[int, ...]:
+    """The numbers of a version: (0, 8, 5) for 0.8.5.post1; what is not a number ends it."""
+    numbers = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+# -- The engine's defaults -----------------------------------------------------------------------------------------------------------------
+
+
+def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str, env: dict | None = None, nvlink: bool | None = None) -> Settings:
+    """The option map with the engine's own defaults for what it leaves out.
+
+    Sources, vllm 0.8.5: engine/arg_utils.py _set_default_args_v0 and _set_default_args_v1, config.py SchedulerConfig.__post_init__. max_model_len
+    may be larger than the model's: rules.py judges that. Options must have passed options.check; dtype half and float are read as torch names.
+    """
+    env = env or {}
+    now = release(version)
+    sm = min(card.sm for card in cards)
+    core = "V0" if now < (0, 8) or now < (0, 10) and (sm < 80 or env.get("VLLM_USE_V1") == "0") else "V1"
+    max_model_len = options.get("max_model_len") or model.max_length
+    seqs, tokens = options.get("max_num_seqs"), options.get("max_num_batched_tokens")
+    chunked = options.get("enable_chunked_prefill")
+    if core == "V1":
+        large = min(card.total_bytes for card in cards) >= 70 * GIB
+        seqs = seqs or (1024 if large else 256)
+        tokens = tokens or (8192 if large else 2048)
+        chunked = True if chunked is None else chunked
+    else:
+        seqs = seqs or 256
+        if chunked is None:
+            windowed = model.sliding_window is not None and not model.interleaved_window
+            chunked = max_model_len > 32768 and not (model.multimodal or model.latent or windowed or options.get("enable_lora"))
+        if tokens is None:
+            tokens = (2048 if now >= (0, 7) else 512) if chunked else max(max_model_len, 2048)
+            tokens = max(tokens, 5120) if model.multimodal and now >= (0, 8) else tokens
+    dtype = options.get("dtype") or "auto"
+    if dtype == "auto":
+        # torch_dtype float32 is run in half: vllm 0.8.5 config.py _get_and_verify_dtype. No card below 8.0 has bfloat16.
+        dtype = "float16" if model.dtype == "float32" or sm < 80 else model.dtype
+    attention = env.get("VLLM_ATTENTION_BACKEND") or options.get("attention_backend")
+    if not attention:
+        attention = "FLASH_ATTN" if sm >= 80 and dtype != "float32" else "XFORMERS" if core == "V0" else "TRITON_ATTN"
+    chunk = str(env.get("VLLM_FUSED_MOE_CHUNK_SIZE", ""))
+    return Settings(
+        version=version,
+        core=core,
+        attention=str(attention),
+        dtype=dtype,
+        max_model_len=max_model_len,
+        max_num_batched_tokens=tokens,
+        max_num_seqs=seqs,
+        gpu_memory_utilization=options.get("gpu_memory_utilization") or (0.92 if now >= (0, 20) else 0.9),
+        tensor_parallel_size=options.get("tensor_parallel_size") or 1,
+        pipeline_parallel_size=options.get("pipeline_parallel_size") or 1,
+        block_size=options.get("block_size") or 16,
+        kv_cache_dtype=options.get("kv_cache_dtype") or "auto",
+        enforce_eager=bool(options.get("enforce_eager")),
+        enable_chunked_prefill=bool(chunked),
+        cpu_offload_bytes=int((options.get("cpu_offload_gb") or 0) * GIB),
+        swap_bytes=int((4 if options.get("swap_space") is None else options["swap_space"]) * GIB) if core == "V0" else 0,
+        moe_chunk=int(chunk) if chunk.isdigit() and int(chunk) else 32768,
+        nvlink=bool(nvlink),
+    )
+
+
+# -- Weights -------------------------------------------------------------------------------------------------------------------------------
+
+
+def allocated(size: int) -> int:
+    """What torch's allocator books for a tensor of that size: c10/cuda/CUDACachingAllocator.cpp.
+
+    Sizes are rounded up to 512 bytes. From 10 MiB on a tensor gets a segment of its own in steps of 2 MiB, and keeps what is left of it
+    unless that is more than 1 MiB.
+    """
+    rounded = -(-size // 512) * 512
+    if rounded < 10 * MIB:
+        return rounded
+    segment = -(-rounded // (2 * MIB)) * 2 * MIB
+    return segment if segment - rounded <= MIB else rounded
+
+
+def linear(quant: Quant | None, inputs: int, outputs: int, element: int, shards: int = 1, full_inputs: int | None = None) -> tuple[int, ...]:
+    """The sizes of the tensors of one matrix as one rank holds it, without bias.
+
+    inputs and outputs are the rank's own, full_inputs the whole layer's (act-order scales of a row-parallel matrix are not cut). shards: how
+    many matrices of the checkpoint are joined in it. Sources in vllm 0.8.5 model_executor/layers/quantization: create_weights of awq.py,
+    gptq.py, bitsandbytes.py, fp8.py and compressed_tensors/schemes; model_loader/loader.py for the nested scales of bitsandbytes.
+    """
+    area = inputs * outputs
+    if quant is None:
+        return (area * element,)
+    group = quant.group or inputs
+    if quant.layout == "awq":
+        return area // 2, area // group // 2, area // group * 2
+    if quant.layout == "gptq":
+        groups = (full_inputs or inputs) // quant.group if quant.group and quant.act_order else inputs // group
+        return area * quant.bits // 8, groups * outputs * quant.bits // 8, groups * outputs * 2, inputs * 4
+    if quant.layout == "packed":
+        zeros = area // group * quant.bits // 8 if quant.zeros else 0
+        return area * quant.bits // 8, area // group * 2, zeros, inputs * 4 if quant.act_order else 0
+    if quant.layout == "bitsandbytes":
+        if quant.bits == 8:
+            return area, outputs * 4
+        scales = -(-area // 64)
+        # Nested: one byte for each 64 weights, a float for each 256 of these, and a table of 256 floats for each shard.
+        return (area // 2, scales, scales // 256 * 4 + shards * 1024) if quant.nested else (area // 2, scales * 4)
+    if quant.layout == "fp8":
+        if quant.block:
+            return area, -(-outputs // quant.block[0]) * -(-inputs // quant.block[1]) * 4
+        return area, outputs * 4
+    if quant.layout == "int8":
+        return area, outputs * 4
+    if quant.layout == "mxfp4":
+        return area // 2, area // 32
+    return (int(area * quant.bits_per_weight / 8),)
+
+
+def stage_layers(layers: int, stages: int) -> list[tuple[int, int]]:
+    """The first and the last layer (exclusive) of each pipeline stage: vllm 0.8.5 distributed/utils.py get_pp_indices."""
+    counts = [layers // stages] * stages
+    for position in range(2, layers % stages + 2):
+        counts[-position] += 1
+    ends = [sum(counts[: stage + 1]) for stage in range(stages)]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def padded_vocabulary(model: Model, ranks: int) -> int:
+    """One rank's rows of the embedding: layers/vocab_parallel_embedding.py pads the vocabulary to a multiple of 64 and cuts it."""
+    return -(-(-(-model.vocab // 64) * 64) // ranks)
+
+
+def kv_heads_per_rank(model: Model, ranks: int) -> int:
+    """KV heads are replicated when there are more ranks than heads: config.py ModelConfig.get_num_kv_heads."""
+    return max(1, model.kv_heads // ranks)
+
+
+def _rows(model: Model, ranks: int) -> tuple[int, int]:
+    """(elements of all queries, elements of all keys) of one token on one rank."""
+    return model.heads // ranks * model.head_dim, kv_heads_per_rank(model, ranks) * model.head_dim
+
+
+def _attention_tensors(model: Model, ranks: int, element: int, part) -> Iterator[int]:
+    """part("qkv") is the layout of that part, None for 16 bit."""
+    hidden, latent = model.hidden, model.latent
+    if latent:
+        heads, qk, quant = model.heads // ranks, latent.nope_dim + latent.rope_dim, part("qkv")
+        if latent.q_rank:
+            yield from linear(quant, hidden, latent.q_rank, element)
+            yield latent.q_rank * element
+        yield from linear(quant, latent.q_rank or hidden, heads * qk, element)
+        yield from linear(quant, hidden, latent.kv_rank + latent.rope_dim, element)
+        yield latent.kv_rank * element
+        yield from linear(quant, latent.kv_rank, heads * (latent.nope_dim + latent.v_dim), element)
+        if quant:
+            # attention/backends/mla/common.py process_weights_after_loading keeps an expanded copy of a quantised kv_b_proj.
+            yield latent.kv_rank * heads * (latent.nope_dim + latent.v_dim) * element
+        yield from linear(part("o"), heads * latent.v_dim, hidden, element, full_inputs=model.heads * latent.v_dim)
+        return
+    query, key = _rows(model, ranks)
+    yield from linear(part("qkv"), hidden, query + 2 * key, element, shards=3)
+    yield from linear(part("o"), query, hidden, element, full_inputs=model.heads * model.head_dim)
+    if model.qkv_bias:
+        yield (query + 2 * key) * element
+    if model.o_bias:
+        yield hidden * element
+    if model.family.qk_norm:
+        yield from (model.head_dim * element,) * 2 if model.family.qk_norm == "head" else (model.heads * model.head_dim * element,) * 2
+
+
+def _mlp_tensors(model: Model, ranks: int, element: int, part, width: int) -> Iterator[int]:
+    first = 2 * width if model.family.gated else width
+    yield from linear(part("gate_up"), model.hidden, first // ranks, element, shards=2 if model.family.gated else 1)
+    yield from linear(part("down"), width // ranks, model.hidden, element, full_inputs=width)
+    if model.mlp_bias:
+        yield first // ranks * element
+        yield model.hidden * element
+
+
+def _expert_tensors(model: Model, ranks: int, element: int, part) -> Iterator[int]:
+    """layers/fused_moe/layer.py FusedMoE: all experts of a layer in two tensors, cut along their width, and the scales likewise."""
+    experts = model.experts
+    width, quant = experts.intermediate // ranks, part("experts")
+    for inputs, outputs in ((model.hidden, 2 * width), (width, model.hidden)):
+        yield from (size * experts.count for size in linear(quant, inputs, outputs, element))
+    yield model.hidden * experts.count * element
+    if experts.correction_bias:
+        yield experts.count * 4
+    if experts.shared_intermediate:
+        yield from _mlp_tensors(model, ranks, element, part, experts.shared_intermediate)
+    if experts.shared_gate:
+        yield model.hidden * element
+
+
+def _layer_tensors(model: Model, ranks: int, element: int, sparse: bool, expanded: frozenset[str]) -> list[int]:
+    """The sizes of one decoder layer's tensors on one rank. expanded: the parts that this layer keeps in 16 bit."""
+
+    def part(name: str) -> Quant | None:
+        return None if name in expanded else model.quant
+
+    sizes = list(_attention_tensors(model, ranks, element, part))
+    sizes += _expert_tensors(model, ranks, element, part) if sparse else _mlp_tensors(model, ranks, element, part, model.intermediate)
+    return sizes + [model.hidden * element] * (model.family.norms * (2 if model.family.norm_bias else 1))
+
+
+def _layers(model: Model, ranks: int, element: int, first: int, last: int) -> Iterator[tuple[int, list[int]]]:
+    """(how many, tensor sizes) for each kind of layer in that range. Parts left in 16 bit are spread evenly over the stages."""
+    dense = sum(first <= index < last for index in model.experts.dense) if model.experts else last - first
+    skipped = dict(model.quant.skipped) if model.quant else {}
+    for count, sparse in ((dense, False), (last - first - dense, True)):
+        if not count:
+            continue
+        # Layers in steps of growing plainness: those that keep nothing, then those that keep one part more, and so on.
+        shares = sorted({round(number * count / model.layers) for number in skipped.values()} | {0, count})
+        for low, high in zip(shares, shares[1:], strict=False):
+            expanded = frozenset(part for part, number in skipped.items() if round(number * count / model.layers) >= high)
+            yield high - low, _layer_tensors(model, ranks, element, sparse, expanded)
+
+
+def _outer_tensors(model: Model, ranks: int, element: int, first_stage: bool, last_stage: bool) -> list[int]:
+    """Embedding, head, final norm, the rotary or position table, and the vision tower on one rank. Embedding and head are not quantised,
+    except in a GGUF file."""
+    rows = padded_vocabulary(model, ranks)
+    table = linear(model.quant if model.quant and model.quant.layout == "gguf" else None, model.hidden, rows, element)
+    sizes = []
+    if first_stage or last_stage and model.tied:
+        sizes += table
+    if last_stage and not model.tied:
+        sizes += table
+        if model.architecture == "PhiForCausalLM":
+            sizes.append(rows * element)
+    if last_stage:
+        sizes.append(model.hidden * element * (2 if model.family.norm_bias else 1))
+    if model.family.rope:
+        sizes.append(model.rope_positions * model.rotary_dim * element)
+    elif first_stage:
+        sizes.append((model.max_positions + 2) * model.hidden * element)
+    if first_stage and model.vision_parameters:
+        sizes.append(model.vision_parameters // ranks * element)
+    return sizes
+
+
+@functools.lru_cache(maxsize=512)
+def parameter_bytes(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, stage: int = 0) -> int:
+    """The exact sum of all tensors' sizes on one rank, before the allocator rounds them: equal to the engine's model classes byte for byte."""
+    return sum(_weigh(model, ranks, element, stages, stage, lambda size: size))
+
+
+def _weigh(model: Model, ranks: int, element: int, stages: int, stage: int, weigh) -> tuple[int, int]:
+    """(decoder layers, the rest) of one rank, every tensor weighed by the function."""
+    first, last = stage_layers(model.layers, stages)[stage]
+    inner = sum(count * sum(map(weigh, sizes)) for count, sizes in _layers(model, ranks, element, first, last))
+    outer = sum(map(weigh, _outer_tensors(model, ranks, element, stage == 0, stage == stages - 1)))
+    return inner, outer
+
+
+@functools.lru_cache(maxsize=512)
+def weights(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, stage: int = 0) -> tuple[int, int]:
+    """(decoder layers, the rest): what the engine logs as the model's weights, split so that offloading can take from the layers.
+
+    Where the checkpoint's true sizes are known the estimate is scaled to them, group by group: embedding, head, everything else.
+    """
+    inner, outer = _weigh(model, ranks, element, stages, stage, allocated)
+    if not model.tensor_bytes:
+        return inner, outer
+    whole_inner, whole_outer = _weigh(model, 1, element, 1, 0, lambda size: size)
+    rotary = model.rope_positions * model.rotary_dim * element if model.family.rope else 0
+    names = dict(model.tensor_bytes)
+    if "" in names:
+        scale = max(0.0, names[""] - (whole_outer - rotary)) / whole_inner if whole_inner else 1.0
+        return int(inner * scale), outer
+    held = {name: size for name, size in names.items() if not (model.tied and name.startswith("lm_head"))}
+    true_inner = sum(size for name, size in held.items() if ".layers." in name or name.startswith("layers.") or ".h." in name or ".blk." in name)
+    true_outer = sum(held.values()) - true_inner
+    return int(inner * true_inner / whole_inner), int((outer - rotary) * true_outer / (whole_outer - rotary)) + rotary
+
+
+# -- Activation ----------------------------------------------------------------------------------------------------------------------------
+
+
+def cublas_workspace(sm: int) -> int:
+    """The workspace that torch gives cuBLAS at its first product and never takes back: torch 2.6 aten/src/ATen/cuda/CublasHandlePool.cpp."""
+    return 32 * MIB if sm // 10 == 9 else 2 * 4096 * 1024 + 8 * 16 * 1024
+
+
+def _product(quant: Quant | None, inputs: int, outputs: int, sm: int, tokens: int, dtype: str, shards: tuple[int, ...]) -> tuple[int, int]:
+    """(bytes for each token, bytes in all) that a product with a quantised matrix needs beside its input and its output.
+
+    awq.py: the whole matrix in 16 bit from 256 tokens on; csrc/quantization/gptq/q_gemm.cu: always. From 8.0 on both run as Marlin, which
+    expands nothing. bitsandbytes.py _apply_4bit_weight: one shard's matrix and output, and everything in bfloat16 besides. gguf.py: the input
+    in 8 bit, and each shard's output before they are joined. fp8 and int8: the input in 8 bit.
+    """
+    if quant is None:
+        return 0, 0
+    if quant.layout == "awq" and sm < 80:
+        return 0, inputs * outputs * 2 if tokens >= AWQ_DEQUANTIZE_TOKENS else 0
+    if quant.layout == "gptq" and sm < 80:
+        return 0, inputs * outputs * 2
+    if quant.layout == "bitsandbytes":
+        largest = max(shards)
+        copied = inputs * 2 + outputs * 2 if dtype == "float16" else 0
+        return max(copied, copied - outputs * 2 + largest * 2 if copied else largest * 2), inputs * largest * 2
+    if quant.layout == "gguf":
+        return (outputs * 2 if len(shards) > 1 else 0) + -(-inputs // 512) * 512 * 36 // 32, 0
+    if quant.layout in ("fp8", "int8") and sm >= 89 or quant.layout == "int8":
+        return inputs, 0
+    return 0, 0
+
+
+class _Peak:
+    """The largest of several moments, each so many bytes for a token and so many in all."""
+
+    def __init__(self, tokens: int):
+        self.tokens, self.bytes, self.name = tokens, 0, "embedding"
+
+    def at(self, name: str, per_token: float, fixed: int = 0) -> None:
+        size = int(self.tokens * per_token) + fixed
+        if size > self.bytes:
+            self.bytes, self.name = size, name
+
+
+def sampler_bytes_per_entry(settings: Settings, element: int = 2) -> float:
+    """Bytes that sampling needs for each sequence and entry of the vocabulary, at the moment of the sort that top-p needs.
+
+    vllm 0.8.5 layers/sampler.py Sampler.forward and _apply_top_k_top_p; torch 2.6 SortStable.cu. Alive are the logits as the head made them
+    (2), the same in float32 (4), and the sort's values (4) and indices (8). From 128 sequences on cub sorts by segments and needs the
+    unsorted indices (8) and a second set of keys and values (12): 38. Below, everything is sorted at once with (segment, index) pairs, twice
+    (16), and the sorted keys (4) beside the second set (12): 50. One sequence alone is sorted as it is: 38.
+    """
+    if settings.core == "V1" and settings.release >= (0, 12):
+        return V1_LATE_SAMPLER
+    small = 1 < settings.max_num_seqs < SEGMENTED_SORT_SEQUENCES
+    return element + 4 + 4 + 8 + (32 if small else 20)
+
+
+def sampler(model: Model, settings: Settings) -> int:
+    """The sampler's share on the rank that runs it, without the hidden states.
+
+    A small sort gets its indices in one piece: with one sequence they are counted once. Models that read pictures are profiled with fewer
+    prompts: worker/model_runner.py GPUModelRunnerBase._dummy_run.
+    """
+    return int(_sequences(model, settings) * model.vocab * sampler_bytes_per_entry(settings, settings.activation_bytes))
+
+
+def _sequences(model: Model, settings: Settings) -> int:
+    pictures = PICTURE_TOKENS.get(model.architecture)
+    if settings.core == "V0" and pictures:
+        return max(1, min(settings.max_num_seqs, settings.max_num_batched_tokens // pictures))
+    return settings.max_num_seqs
+
+
+@functools.lru_cache(maxsize=1024)
+def activation(model: Model, settings: Settings, sm: int, stage: int = 0, samples: bool = True) -> tuple[int, str]:
+    """(the peak of the profiling run in bytes, the moment it falls into) on a rank of that stage. samples: whether the rank runs the sampler.
+
+    vllm 0.8.5 worker/model_runner.py GPUModelRunnerBase._dummy_run: max_num_seqs prompts of max_num_batched_tokens tokens in all, without a
+    cache, sampled with top-k and top-p. Moments are added up from the lifetimes of the tensors in the model classes' forward functions.
+    """
+    tokens, element, ranks = settings.max_num_batched_tokens, settings.activation_bytes, settings.tensor_parallel_size
+    peak = _Peak(tokens)
+    hidden = model.hidden * element
+    # A later stage keeps the hidden states that it was handed; partial sums of several ranks are added into a new tensor.
+    handed = hidden if stage else 0
+    reduced = hidden if ranks > 1 else 0
+    peak.at("embedding", handed + 2 * hidden + reduced + 8)
+    _attention_moments(peak, model, settings, sm, handed, reduced)
+    if model.experts:
+        _expert_moments(peak, model, settings, sm, handed, reduced)
+    if not model.experts or model.experts.dense:
+        _mlp_moments(peak, model, settings, sm, _alive_in_mlp(model) * hidden + handed, reduced, model.intermediate)
+    if stage == settings.pipeline_parallel_size - 1:
+        gathered = settings.max_num_seqs * padded_vocabulary(model, ranks) * element
+        peak.at("sampler", handed + hidden, max(gathered, sampler(model, settings)) if samples else gathered)
+    if settings.core == "V0" and settings.cpu_offload_bytes:
+        # models/utils.py maybe_offload_to_cpu: V0 brings an offloaded layer back for as long as it runs. The sampler needs none.
+        inner = sum(sum(sizes) for _, sizes in _layers(model, ranks, element, 0, 1))
+        if peak.name != "sampler":
+            peak.bytes += min(inner, settings.cpu_offload_bytes)
+    # Token numbers, positions and slots are 64-bit numbers.
+    return peak.bytes + tokens * 24 + cublas_workspace(sm), peak.name
+
+
+def _alive_in_mlp(model: Model) -> int:
+    """How many tensors of the hidden size are alive while a layer's MLP runs, its own output not counted.
+
+    fused: the caller's last output, the residual, the attention's output. copies: the caller's two, and the layer's own two.
+    sequential: the caller's, the residual, the normed one. parallel: the residual, the normed one, the attention's output.
+    """
+    return {"copies": 4, "chatglm": 4}.get(model.family.layer, 3)
+
+
+def _attention_moments(peak: _Peak, model: Model, settings: Settings, sm: int, handed: int, reduced: int) -> None:
+    """attention/layer.py, attention/backends/xformers.py and flash_attn.py, models/qwen3.py, attention/backends/mla/common.py."""
+    element, ranks, quant = settings.activation_bytes, settings.tensor_parallel_size, model.quant
+    hidden, tokens = model.hidden * element, settings.max_num_batched_tokens
+    base = handed + {"fused": 2, "copies": 4}.get(model.family.layer, 2) * hidden
+    if model.latent:
+        latent, heads = model.latent, model.heads // ranks
+        qk = latent.nope_dim + latent.rope_dim
+        held = latent.q_rank + 2 * latent.kv_rank + latent.rope_dim + heads * (qk + latent.nope_dim + latent.v_dim + qk)
+        peak.at("attention", base + (held + 2 * heads * qk) * element)
+        peak.at("attention", base + (held + heads * (qk + latent.v_dim)) * element + hidden + reduced)
+        return
+    query, key = (count * element for count in _rows(model, ranks))
+    joined = query + 2 * key
+    extra, fixed = _product(quant, model.hidden, joined // element, sm, tokens, settings.dtype, (query // element, key // element, key // element))
+    peak.at("attention", base + joined + extra, fixed)
+    held = base + joined
+    if model.family.qk_norm:
+        # RMSNorm.forward_native keeps the queries in float32 while it makes their squares, or their product and its 16-bit copy.
+        peak.at("attention", held + query * 4 // element + query * (4 + element) // element)
+        held += query + key
+    if settings.attention == "XFORMERS":
+        # The kernel's own output, the heads of grouped queries stacked anew, and the copy into the backend's output.
+        copies = query * (3 if model.kv_heads != model.heads else 2)
+        peak.at("attention", held + copies + (query * 4 // element if model.head_dim > 128 else 0))
+    else:
+        peak.at("attention", held + query + model.heads // ranks * 4)
+    extra, fixed = _product(quant, query // element, model.hidden, sm, tokens, settings.dtype, (model.hidden,))
+    peak.at("attention", held + query + hidden + max(reduced, extra), fixed)
+
+
+def _mlp_moments(peak: _Peak, model: Model, settings: Settings, sm: int, base: int, reduced: int, width: int) -> None:
+    """MLP.forward of the model classes: two products with the activation function between them. base: what is alive around it."""
+    element, tokens, quant = settings.activation_bytes, settings.max_num_batched_tokens, model.quant
+    width //= settings.tensor_parallel_size
+    inner, outer = width * element, model.hidden * element
+    first = 2 * inner if model.family.gated else inner
+    shards = (width, width) if model.family.gated else (width,)
+    extra, fixed = _product(quant, model.hidden, first // element, sm, tokens, settings.dtype, shards)
+    peak.at("mlp", base + first + extra, fixed)
+    if model.family.layer == "sequential":
+        base -= outer  # the input is overwritten by the first product
+    peak.at("mlp", base + first + inner)
+    held = base + inner + (first if model.family.holds_gate_up else 0)
+    extra, fixed = _product(quant, width, model.hidden, sm, tokens, settings.dtype, (model.hidden,))
+    peak.at("mlp", held + outer + extra, fixed)
+    peak.at("mlp", held + outer + reduced)
+
+
+def _expert_moments(peak: _Peak, model: Model, settings: Settings, sm: int, handed: int, reduced: int) -> None:
+    """layers/fused_moe/fused_moe.py fused_experts_impl and the blocks of mixtral.py, qwen2_moe.py, qwen3_moe.py, deepseek_v2.py.
+
+    Up to moe_chunk tokens at a time; the first and the last product share their memory from 0.8 on (vllm pull request 13625).
+    """
+    experts, element = model.experts, settings.activation_bytes
+    hidden = model.hidden * element
+    base = handed + _alive_in_mlp(model) * hidden
+    width = experts.intermediate // settings.tensor_parallel_size
+    chunk = min(settings.max_num_batched_tokens, settings.moe_chunk)
+    outer, middle = max(2 * width, model.hidden), width
+    if settings.release < (0, 8):
+        outer = 2 * width + model.hidden
+    work = chunk * experts.top_k * (outer + middle) * element
+    if model.quant and model.quant.layout in ("fp8", "int8"):
+        work += chunk * max(model.hidden, experts.top_k * width)
+    if experts.shared_intermediate:
+        _mlp_moments(peak, model, settings, sm, base, 0, experts.shared_intermediate)
+        base += hidden
+    # Logits of the router as they are and in float32 while the best are chosen; then weights and numbers of the chosen, and their order.
+    peak.at("experts", base + experts.count * (element + 4) + experts.top_k * 12)
+    peak.at("experts", base + experts.count * element + experts.top_k * 12, work)
+    scaled = hidden if experts.shared_intermediate else 0
+    peak.at("experts", base + experts.count * element + experts.top_k * 8 + scaled + reduced)
+
+
+# -- The rest ------------------------------------------------------------------------------------------------------------------------------
+
+
+def non_torch(settings: Settings, sm: int) -> int:
+    """What the engine's process holds on one card outside torch: kernels and handles, and NCCL where there is more than one rank.
+
+    Engines before 0.7 count everything in use on the card (worker.py), and so does V1 up to 0.8: there the CUDA context is in it.
+    """
+    size = FITTED["non_torch"]
+    world = settings.tensor_parallel_size * settings.pipeline_parallel_size
+    if settings.tensor_parallel_size > 1:
+        size += int(FITTED["nccl_nvlink"] * math.log2(settings.tensor_parallel_size)) if settings.nvlink and sm >= 80 else FITTED["nccl_pcie"]
+    elif world > 1:
+        size += FITTED["nccl_pcie"] // 3
+    if settings.release < (0, 7) or settings.core == "V1" and settings.release < (0, 9):
+        size += FITTED["context"]
+    return size
+
+
+def graph_sizes(settings: Settings) -> int:
+    """How many batch sizes get a CUDA graph: vllm 0.8.5 config.py VllmConfig._set_cudagraph_sizes. 35 for 256 sequences, 5 for 10."""
+    if settings.enforce_eager:
+        return 0
+    if settings.core == "V0":
+        sizes = (1, 2, 4, *range(8, 8193, 8))
+        return min(sum(size < settings.max_num_seqs for size in sizes) + 1, len(sizes))
+    return sum(size <= min(512, settings.max_num_batched_tokens) for size in (1, 2, 4, *range(8, 513, 8)))
+
+
+def cuda_graphs(settings: Settings, layers: int) -> int:
+    """The memory that captured graphs take on a rank with that many layers."""
+    each = FITTED["graph_layer"] + (FITTED["graph_layer_tp"] if settings.tensor_parallel_size > 1 else 0)
+    return graph_sizes(settings) * layers * each
+
+
+def kv_block_bytes(model: Model, settings: Settings, layers: int) -> int:
+    """One block of the KV cache on a rank with that many layers: vllm 0.8.5 worker/cache_engine.py CacheEngine.get_cache_block_size.
+
+    Every layer counts as one of full attention, also where a model has sliding windows. MLA keeps one vector instead of keys and values;
+    0.7 pads it to a multiple of 256 bytes.
+    """
+    element = KV_BYTES.get(settings.kv_cache_dtype, settings.activation_bytes)
+    if model.latent:
+        width = (model.latent.kv_rank + model.latent.rope_dim) * element
+        if settings.release < (0, 8):
+            width = -(-width // 256) * 256
+        return width * layers * settings.block_size
+    return element * layers * settings.block_size * 2 * kv_heads_per_rank(model, settings.tensor_parallel_size) * model.head_dim
+
+
+def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correction: Correction = Correction()) -> Prediction:
+    """The memory of every rank. The first tensor_parallel_size * pipeline_parallel_size of the cards are used.
+
+    ValueError when there are fewer; whether the model can be cut into so many ranks is for rules.py to say.
+    """
+    ranks, stages = settings.tensor_parallel_size, settings.pipeline_parallel_size
+    if len(cards) < ranks * stages:
+        raise ValueError(f"{ranks} x {stages} ranks need as many cards, and there are {len(cards)}.")
+    element, spans = settings.activation_bytes, stage_layers(model.layers, stages)
+    block_bytes = max(kv_block_bytes(model, settings, last - first) for first, last in spans)
+    found, offloaded = [], 0
+    for stage, (first, last) in enumerate(spans):
+        inner, outer = weights(model, ranks, element, stages, stage)
+        moved = min(settings.cpu_offload_bytes, inner)
+        offloaded += moved * ranks
+        held = max(0, inner + outer - moved + correction.weights)
+        block, graphs = kv_block_bytes(model, settings, last - first), cuda_graphs(settings, last - first)
+        for rank in range(ranks):
+            card = cards[stage * ranks + rank]
+            used, name = activation(model, settings, card.sm, stage, rank == 0 or settings.core == "V1")
+            used, other = int(used * correction.activation), max(0, non_torch(settings, card.sm) + correction.non_torch)
+            budget = int(card.total_bytes * settings.gpu_memory_utilization)
+            left = budget - held - used - other - (graphs if _charges_graphs(settings) else 0)
+            found.append(Rank(card.total_bytes, budget, held, used, other, left, graphs, max(0, left // block if block else 0), name))
+    return Prediction(
+        ranks=tuple(found),
+        block_bytes=block_bytes,
+        block_size=settings.block_size,
+        blocks=min(rank.blocks for rank in found),
+        cpu_blocks=settings.swap_bytes // block_bytes,
+        host_bytes=settings.swap_bytes * ranks * stages + offloaded,
+        max_model_len=settings.max_model_len,
+    )
+
+
+def _charges_graphs(settings: Settings) -> bool:
+    """Whether the engine takes its estimate of the CUDA graphs from the budget: the newer V1 engines do (facts of the lanes)."""
+    return settings.core == "V1" and settings.release >= (0, 20)
+
+
+# -- Judging -------------------------------------------------------------------------------------------------------------------------------
+
+# A start that lacks less than this share of the budget is warned about and not refused: the goal of the memory model's accuracy.
+MARGIN = 0.02
+
+
+def gib(size: float) -> str:
+    return f"{size / GIB:.2f} GiB"
+
+
+def shortfalls(model: Model, settings: Settings, prediction: Prediction) -> tuple[list[Problem], list[Problem]]:
+    """(refusals, warnings): what the engine will not start with, each in numbers of the rank that has the least left.
+
+    A refusal leaves MARGIN of the budget for the prediction's own error.
+    """
+    tightest = min(range(len(prediction.ranks)), key=lambda index: prediction.ranks[index].blocks)
+    rank = prediction.ranks[tightest]
+    room = MARGIN * rank.budget
+    refusals, warnings = [], []
+    before = rank.weights + rank.non_torch
+    if before > rank.total:
+        message = f"The weights take {gib(rank.weights)} per rank, and the card of rank {tightest} has {gib(rank.total)}."
+        refusals.append(Problem("weights_over_card", message, _more_room(settings, before - rank.budget)))
+    elif rank.kv_cache <= 0:
+        message = (
+            f"The weights take {gib(rank.weights)} per rank, the profiling run {gib(rank.activation)} and the rest {gib(rank.non_torch)}, and the budget "
+            f"of rank {tightest} is {gib(rank.budget)} ({settings.gpu_memory_utilization:g} of {gib(rank.total)}): nothing is left for the KV cache."
+        )
+        problem = Problem("no_room_for_kv_cache", message, _more_room(settings, -rank.kv_cache))
+        (refusals if -rank.kv_cache >= room else warnings).append(problem)
+    elif prediction.tokens < settings.max_model_len:
+        per_block = rank.kv_cache / max(1, rank.blocks)
+        missing = (settings.max_model_len / prediction.block_size - prediction.blocks) * per_block
+        message = (
+            f"One sequence of max_model_len {settings.max_model_len} needs more KV cache than there is: {prediction.tokens} tokens in "
+            f"{gib(rank.kv_cache)} on rank {tightest}."
+        )
+        remedy = f"Set max_model_len to {prediction.tokens} or less, or raise gpu_memory_utilization by {missing / rank.total:.3f}."
+        (refusals if missing >= room else warnings).append(Problem("kv_cache_too_small", message, remedy))
+    after = rank.weights + rank.activation + rank.non_torch + max(0, rank.kv_cache) + rank.cuda_graphs
+    if not refusals and settings.core == "V0" and after > rank.total:
+        message = (
+            f"After the KV cache the engine captures CUDA graphs of about {gib(rank.cuda_graphs)}, and gpu_memory_utilization "
+            f"{settings.gpu_memory_utilization:g} leaves {gib(rank.total - rank.budget)} for them and the CUDA context."
+        )
+        warnings.append(Problem("no_room_for_cuda_graphs", message, "Lower gpu_memory_utilization, or set enforce_eager."))
+    return refusals, warnings
+
+
+def _more_room(settings: Settings, missing: int) -> str:
+    more = settings.tensor_parallel_size * 2
+    return f"Set cpu_offload_gb to {math.ceil((missing + settings.cpu_offload_bytes) / GIB)} or more, or tensor_parallel_size to {more} or more."
+
