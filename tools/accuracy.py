@@ -75,6 +75,8 @@ def config_of(record: dict) -> dict:
     architecture = config.pop("architecture", "").replace("DeepseekV2/V3", "DeepseekV2")
     config["architectures"] = [architecture]
     config["vision_config"] = config.pop("vision", None)
+    if re.match(r"Qwen\d.*VL", architecture):
+        config["rope_scaling"] = {"type": "mrope"}
     config.update(config.pop("moe", {}))
     config.update(config.pop("mla", {}))
     config["quantization_config"] = _quantization(config.get("quantization_config"))
@@ -89,7 +91,8 @@ def _quantization(given: dict | None) -> dict | None:
         return None
     kind, bits = str(given.get("type", "")), given.get("bits", 4)
     if given.get("quant_method") == "compressed-tensors" or "quant_method" not in given:
-        weights = {"num_bits": bits, "type": "float" if kind.startswith("fp8") else "int", "group_size": given.get("group_size") or (128 if bits == 4 else None)}
+        group_size = given.get("group_size") or (128 if bits == 4 else None)
+        weights = {"num_bits": bits, "type": "float" if kind.startswith("fp8") else "int", "group_size": group_size}
         group = {"weights": weights, "input_activations": {"num_bits": 8} if "w8a8" in kind or kind.startswith("fp8") else None}
         return {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
     return given
@@ -110,14 +113,24 @@ def _version(case: dict) -> str:
     return match[0] if match else "0.8.5"
 
 
+# What nvidia-smi reports as the total of a card, in MiB, for cases whose log does not say what the engine saw. They are judged, not scored.
+CARD_MIB = {
+    "T4": 15360, "2080 Ti 11GB": 11264, "2080 Ti": 22528, "L4": 23034, "3090": 24576, "4090": 24564, "5090": 32607, "A100-PCIE-40GB": 40960, "24 GB": 24576,
+    "H100": 81559, "80 GB": 81920,
+}  # fmt: skip
+
+
 def cards_of(case: dict) -> tuple[hardware.Card, ...]:
-    """The cards of a case, with the total that the engine logged; without one, what the card's name says."""
+    """The cards of a case, with the total that the engine logged; without one, what the card's name says less an estimate of the reserve."""
     arch = re.search(r"\d+", case.get("gpu_arch") or "")
     arch = int(arch[0]) if arch else 80
     total = case.get("total_gpu_memory_gib")
     count = (_whole(case.get("tensor_parallel")) or 1) * (_whole(case.get("pipeline_parallel")) or 1)
     if total is None:
-        raise LookupError("the card's total is not known")
+        size = next((size << 20 for name, size in CARD_MIB.items() if name in (case.get("gpu_name") or "")), None)
+        if size is None:
+            raise LookupError("the card's total is not known")
+        total = (size - hardware.reserved_estimate(size)) / GIB
     return tuple(hardware.Card(index, case.get("gpu_name") or "", divmod(arch, 10), int(total * GIB)) for index in range(count))
 
 
@@ -157,7 +170,7 @@ def scored(outcomes: list[Outcome]) -> list[Outcome]:
     found, seen = [], set()
     for outcome in outcomes:
         case = outcome.case
-        if outcome.kv_error is None or case.get("quality") != "A" or not str(case.get("engine")).startswith("V0"):
+        if outcome.kv_error is None or case.get("total_gpu_memory_gib") is None or case.get("quality") != "A" or not str(case.get("engine")).startswith("V0"):
             continue
         keys = ("model", "total_gpu_memory_gib", "tensor_parallel", "pipeline_parallel", "weights_gib", "non_torch_gib", "activation_gib", "outcome")
         key = tuple(str(case.get(name)) for name in keys) + (() if case.get("activation_gib") is not None else (str(case.get("kv_gib")),))

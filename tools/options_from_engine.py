@@ -97,9 +97,13 @@ def type_of(action) -> str:
     return "json_object" if name == "json" and (optional or isinstance(action.default, dict)) else name
 
 
-def keys_of(config) -> list[str] | None:
-    """The keys that a mapping for this config class may have; None where the class takes any."""
-    if (getattr(config, "__pydantic_config__", None) or {}).get("extra") != "forbid":
+def keys_of(function) -> list[str] | None:
+    """The keys that a mapping may have which becomes one of the engine's config objects; None where it may have any."""
+    if TYPES.get(function.__qualname__) == "config":
+        (config,) = function.__defaults__
+    else:
+        config = getattr(sys.modules.get(function.__module__), function.__qualname__.partition(".from_")[0], None)
+    if not dataclasses.is_dataclass(config) or (getattr(config, "__pydantic_config__", None) or {"extra": "forbid"}).get("extra") != "forbid":
         return None
     return sorted(field.name for field in dataclasses.fields(config) if field.init)
 
@@ -161,7 +165,7 @@ def entry(action, deprecated) -> dict:
             result["choices"] = list(action.choices)
         elif known := named(action):
             result["known"] = known
-        if result["type"] == "config" and (keys := keys_of(function.__defaults__[0])):
+        if keys := keys_of(function):
             result["keys"] = keys
     else:
         raise stop(action, f"the action {kind}")

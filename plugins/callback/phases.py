@@ -62,7 +62,8 @@ class CallbackModule(CallbackBase):
         self.task = (task.get_name(), time.monotonic())
         self.waiting.clear()
 
-    v2_playbook_on_handler_task_start = v2_playbook_on_cleanup_task_start = lambda self, task: self.v2_playbook_on_task_start(task, False)
+    def v2_playbook_on_handler_task_start(self, task):
+        self.v2_playbook_on_task_start(task, False)
 
     def v2_runner_on_start(self, host, task):
         self.waiting.add(host.get_name())

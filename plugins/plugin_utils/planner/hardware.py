@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from .instance import plain
+from .options import shown
 from .problem import PlanRefused, Problem
 
 GIB = 1024**3
@@ -135,13 +136,14 @@ def _card(gpu, position: int, problems: list[Problem]) -> Card | None:
     if index is None:
         index = position
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < 1024:
-        problems.append(Problem("invalid_card_index", f"Card number {position + 1} has the index {str(index)[:40]!r}.", "Use its number in nvidia-smi."))
+        problems.append(Problem("invalid_card_index", f"Card number {position + 1} has {shown(index)} as its index.", "Use its number in nvidia-smi."))
         index = position
     label = f"GPU {index}:"
     found = capability(gpu.get("compute_capability"))
     if found is None:
-        shown = "no compute_capability" if gpu.get("compute_capability") is None else f"the compute_capability {str(gpu['compute_capability'])[:40]!r}"
-        problems.append(Problem("invalid_compute_capability", f"{label} it has {shown}.", 'Write it as in compute_capability: "7.5".'))
+        given = gpu.get("compute_capability")
+        message = f"{label} compute_capability is {'missing' if given is None else shown(given)}."
+        problems.append(Problem("invalid_compute_capability", message, 'Write it as in compute_capability: "7.5".'))
     total = _number(gpu, "memory_total_bytes", MIN_CARD_BYTES, MAX_CARD_BYTES, label, problems, required=True)
     reserved = _number(gpu, "memory_reserved_bytes", 0, MAX_CARD_BYTES, label, problems)
     if total is not None:
@@ -164,7 +166,7 @@ def _number(mapping: dict, key: str, least: int, most: int, label: str, problems
         return None
     whole = isinstance(value, int) and not isinstance(value, bool) or isinstance(value, float) and value.is_integer()
     if not whole or not least <= value <= most:
-        message = f"{label} {key} is {str(value)[:40]!r}, and it must be a whole number from {least} to {most}."
+        message = f"{label} {key} is {shown(value)}, and it must be a whole number from {least} to {most}."
         problems.append(Problem(f"invalid_{key}", message, "Write what nvidia-smi or the kernel reports, in bytes." if "bytes" in key else "Correct it."))
         return None
     return int(value)

@@ -136,8 +136,6 @@ IGNORED_ENV = {
     "VLLM_USE_V1": "Remove it: V1 is the only engine.",
 }
 
-AWQ, GPTQ = ("awq", "awq_marlin", "moe_wna16"), ("gptq", "gptq_marlin", "moe_wna16")
-
 LANES = {
     lane.version: lane
     for lane in (
@@ -160,8 +158,11 @@ LANES = {
                 "hqq": 80, "marlin": 80, "modelopt": 89, "moe_wna16": 70, "nvfp4": 100, "ptpc_fp8": 94, "qqq": 80, "quark": 70, "torchao": 75,
             },
             schemes={"int8": 75, "packed": 80, "fp8": 80},
-            checkpoint={"awq": AWQ, "gptq": (*GPTQ, "gptq_bitblas", "gptq_marlin_24", "marlin")},
-            half_only=frozenset({"awq", "gptq", "gptq_bitblas", "aqlm"}),
+            checkpoint={
+                "awq": ("awq", "awq_marlin", "moe_wna16", "marlin"),
+                "gptq": ("gptq", "gptq_marlin", "moe_wna16", "marlin", "gptq_bitblas", "gptq_marlin_24"),
+            },
+            half_only=frozenset({"awq", "gptq", "aqlm", "gptq_marlin_24", "marlin", "qqq"}),
             instead=BEFORE_V1,
             metrics=METRICS_V0,
         ),

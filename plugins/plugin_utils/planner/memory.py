@@ -15,11 +15,13 @@ sampler, which V0 runs on the stage's first rank alone; ranks are ordered as the
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from . import options as engine_options
 from .hardware import GIB, Card
 from .model import Model, Quant
 from .problem import Problem
@@ -31,16 +33,19 @@ FITTED = {
     # Kernels, cuBLAS handles and the like in the engine's own process; measured minus what torch holds. T4 0.05 (t008 t025 t026 t027 t028
     # t040), A10 0.05 (a004 a005), L40S 0.08 (a009), V100 0.09 (t004), RTX 4060 0.03 (i001).
     "non_torch": int(0.05 * GIB),
+    # The same on an H100, 0.07 to 0.14 (v007 p002 p004 p008), and what engines from 0.12 on add to it: 0.25 in all (q001 q006 q008 q012).
+    "non_torch_hopper": int(0.12 * GIB),
+    "non_torch_late": int(0.12 * GIB),
     # NCCL's buffers and communicators where cards talk over PCIe, whatever their number: 4 x RTX 2080 Ti 0.20 in all (t001 t022 t023).
     "nccl_pcie": int(0.15 * GIB),
     # The same for each doubling of the ranks over NVLink or NVSwitch on 8.0 and newer: 2 ranks 0.74 (v017), 4 ranks 1.39 (a016), 8 ranks
     # 2.10 (a013) and 2.15 (a011), all V0.
-    "nccl_nvlink": int(0.68 * GIB),
+    "nccl_nvlink": int(0.67 * GIB),
     # The CUDA context, which engines before 0.7 and V1 up to 0.8 charge: RTX 3090 0.35 in all (i004 i005), A100 0.26 (a015), 0.47 (t011).
     "context": int(0.28 * GIB),
     # A captured CUDA graph of one decoder layer for one batch size: 160 to 240 KiB (t026 t040 a004 t008 a015).
     "graph_layer": 200 * 1024,
-    # What a graph needs more where ranks exchange partial sums: 4 x RTX 2080 Ti 0.63 (t022 t023), 4 x 24 GB 1.03 over two sets (v003).
+    # What a graph needs more where ranks exchange partial sums: 0.63 GiB for 35 graphs of 36 layers (t022 t023), 1.03 for 67 of 48 (v003).
     "graph_layer_tp": 340 * 1024,
 }
 
@@ -54,8 +59,19 @@ KV_BYTES = {"fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1, "int8": 1}
 AWQ_DEQUANTIZE_TOKENS = 256
 # Fewer sequences are sorted in another way, which needs more: torch 2.6 aten/src/ATen/native/cuda/SortStable.cu.
 SEGMENTED_SORT_SEQUENCES = 128
-# The picture tokens that one profiled prompt of a model that reads pictures stands for, at the least: the limits of Qwen2-VL and Qwen2.5-VL.
-PICTURE_TOKENS = {"Qwen2VLForConditionalGeneration": 16384, "Qwen2_5_VLForConditionalGeneration": 16384}
+# The most tokens of one picture, for models that read pictures: V0 profiles no more prompts than such pictures fit into the batch. From
+# get_max_image_tokens of the model classes in vllm 0.8.5, for the shapes that these models are published in.
+PICTURE_TOKENS = {
+    "Gemma3ForConditionalGeneration": 256,
+    "InternVLChatModel": 3328,
+    "LlavaForConditionalGeneration": 576,
+    "LlavaNextForConditionalGeneration": 2880,
+    "Mistral3ForConditionalGeneration": 3080,
+    "PixtralForConditionalGeneration": 4160,
+    "Qwen2VLForConditionalGeneration": 16384,
+    "Qwen2_5_VLForConditionalGeneration": 16384,
+    "Qwen3VLForConditionalGeneration": 16384,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +79,9 @@ class Settings:
     """The engine's options as far as memory depends on them, with every default filled in; `settings` makes them from an option map.
 
     core: V0 or V1. attention: XFORMERS, FLASH_ATTN or another backend's name. dtype: the one that runs, never auto. moe_chunk: tokens that one
-    call of the fused experts takes (VLLM_FUSED_MOE_CHUNK_SIZE). nvlink: whether the ranks are joined by it.
+    call of the fused experts takes (VLLM_FUSED_MOE_CHUNK_SIZE). nvlink: whether the ranks are joined by it. plain_kernels: the option quantization
+    asks for awq or gptq as they are, where the engine would take Marlin's kernels. charges_graphs: an estimate of the CUDA graphs is taken from
+    the budget.
     """
 
     version: str
@@ -84,6 +102,8 @@ class Settings:
     swap_bytes: int = 0
     moe_chunk: int = 32768
     nvlink: bool = False
+    plain_kernels: bool = False
+    charges_graphs: bool = False
 
     @property
     def release(self) -> tuple[int, ...]:
@@ -178,7 +198,7 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
     seqs, tokens = options.get("max_num_seqs"), options.get("max_num_batched_tokens")
     chunked = options.get("enable_chunked_prefill")
     if core == "V1":
-        large = min(card.total_bytes for card in cards) >= 70 * GIB
+        large = min(card.total_bytes for card in cards) >= 70 * GIB and not (now >= (0, 9) and any("a100" in card.name.lower() for card in cards))
         seqs = seqs or (1024 if large else 256)
         tokens = tokens or (8192 if large else 2048)
         chunked = True if chunked is None else chunked
@@ -206,7 +226,7 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
         max_model_len=max_model_len,
         max_num_batched_tokens=tokens,
         max_num_seqs=seqs,
-        gpu_memory_utilization=options.get("gpu_memory_utilization") or (0.92 if now >= (0, 20) else 0.9),
+        gpu_memory_utilization=options.get("gpu_memory_utilization") or _default(version, "gpu_memory_utilization", 0.9),
         tensor_parallel_size=options.get("tensor_parallel_size") or 1,
         pipeline_parallel_size=options.get("pipeline_parallel_size") or 1,
         block_size=options.get("block_size") or 16,
@@ -214,34 +234,68 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
         enforce_eager=bool(options.get("enforce_eager")),
         enable_chunked_prefill=bool(chunked),
         cpu_offload_bytes=int((options.get("cpu_offload_gb") or 0) * GIB),
-        swap_bytes=int((4 if options.get("swap_space") is None else options["swap_space"]) * GIB) if core == "V0" else 0,
+        swap_bytes=int((_default(version, "swap_space", 4) if options.get("swap_space") is None else options["swap_space"]) * GIB) if core == "V0" else 0,
         moe_chunk=int(chunk) if chunk.isdigit() and int(chunk) else 32768,
         nvlink=bool(nvlink),
+        plain_kernels=options.get("quantization") in ("awq", "gptq"),
+        # On by default since 0.21, as the engine's own log says; there, but off, since 0.14 (vllm pull request 30515).
+        charges_graphs=core == "V1" and env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", "1" if now >= (0, 21) else "0") == "1",
     )
+
+
+def _default(version: str, name: str, otherwise):
+    """The default of an option in the schema of that version; of a version without a schema, the one given."""
+    if version not in engine_options.versions():
+        return otherwise
+    return engine_options.schema(version).get(name, {}).get("default", otherwise)
+
+
+def marlin(settings: Settings, sm: int) -> bool:
+    """Whether 4- and 8-bit matrices run as Marlin: from 8.0 on, and from 7.5 on in the lane of 0.19.1 and later."""
+    return not settings.plain_kernels and sm >= (75 if settings.release >= (0, 19) else 80)
 
 
 # -- Weights -------------------------------------------------------------------------------------------------------------------------------
 
 
-def allocated(size: int) -> int:
-    """What torch's allocator books for a tensor of that size: c10/cuda/CUDACachingAllocator.cpp.
+class Late(int):
+    """The size of a tensor that is made while the checkpoint is loaded, when all parameters are there: bitsandbytes' scales."""
 
-    Sizes are rounded up to 512 bytes. From 10 MiB on a tensor gets a segment of its own in steps of 2 MiB, and keeps what is left of it
-    unless that is more than 1 MiB.
+
+def allocated(sizes: Iterable[int]) -> int:
+    """What torch's allocator books for tensors made in that order and all kept: c10/cuda/CUDACachingAllocator.cpp.
+
+    Sizes are rounded up to 512 bytes. Above 1 MiB a tensor takes the smallest free block that holds it, or a new segment of 20 MiB, from
+    10 MiB on one of its own in steps of 2 MiB. It keeps all of a block of which no more than 1 MiB would be left.
     """
-    rounded = -(-size // 512) * 512
-    if rounded < 10 * MIB:
-        return rounded
-    segment = -(-rounded // (2 * MIB)) * 2 * MIB
-    return segment if segment - rounded <= MIB else rounded
+    booked, free = 0, []
+    for size in sizes:
+        rounded = -(-size // 512) * 512
+        if rounded <= MIB:
+            booked += rounded
+            continue
+        position = bisect.bisect_left(free, rounded)
+        if position < len(free):
+            block = free.pop(position)
+        else:
+            block = 20 * MIB if rounded < 10 * MIB else -(-rounded // (2 * MIB)) * 2 * MIB
+        if block - rounded > MIB:
+            bisect.insort(free, block - rounded)
+            booked += rounded
+        else:
+            booked += block
+    return booked
 
 
-def linear(quant: Quant | None, inputs: int, outputs: int, element: int, shards: int = 1, full_inputs: int | None = None) -> tuple[int, ...]:
+def linear(
+    quant: Quant | None, inputs: int, outputs: int, element: int, shards: tuple[int, ...] = (), full_inputs: int | None = None, repacked: bool = False
+) -> tuple[int, ...]:
     """The sizes of the tensors of one matrix as one rank holds it, without bias.
 
-    inputs and outputs are the rank's own, full_inputs the whole layer's (act-order scales of a row-parallel matrix are not cut). shards: how
-    many matrices of the checkpoint are joined in it. Sources in vllm 0.8.5 model_executor/layers/quantization: create_weights of awq.py,
-    gptq.py, bitsandbytes.py, fp8.py and compressed_tensors/schemes; model_loader/loader.py for the nested scales of bitsandbytes.
+    inputs and outputs are the rank's own, full_inputs the whole layer's (act-order scales of a row-parallel matrix are not cut). shards: the
+    outputs of the checkpoint's matrices that are joined in it. repacked: it runs as Marlin, which needs no zero points of a symmetric matrix.
+    Sources in vllm 0.8.5 model_executor/layers/quantization: create_weights of awq.py, gptq.py, bitsandbytes.py, fp8.py and
+    compressed_tensors/schemes, kernels/mixed_precision/marlin.py; model_loader/loader.py for the nested scales of bitsandbytes.
     """
     area = inputs * outputs
     if quant is None:
@@ -251,6 +305,8 @@ def linear(quant: Quant | None, inputs: int, outputs: int, element: int, shards:
         return area // 2, area // group // 2, area // group * 2
     if quant.layout == "gptq":
         groups = (full_inputs or inputs) // quant.group if quant.group and quant.act_order else inputs // group
+        if repacked:
+            return area * quant.bits // 8, groups * outputs * 2, *(inputs * 4,) * (2 if quant.act_order else 0)
         return area * quant.bits // 8, groups * outputs * quant.bits // 8, groups * outputs * 2, inputs * 4
     if quant.layout == "packed":
         zeros = area // group * quant.bits // 8 if quant.zeros else 0
@@ -258,9 +314,12 @@ def linear(quant: Quant | None, inputs: int, outputs: int, element: int, shards:
     if quant.layout == "bitsandbytes":
         if quant.bits == 8:
             return area, outputs * 4
-        scales = -(-area // 64)
-        # Nested: one byte for each 64 weights, a float for each 256 of these, and a table of 256 floats for each shard.
-        return (area // 2, scales, scales // 256 * 4 + shards * 1024) if quant.nested else (area // 2, scales * 4)
+        # Scales: one for each 64 weights of a shard and a table of 16 floats. Nested: in one byte each, and a float for each 256 of these.
+        sizes = [area // 2]
+        for shard in shards or (outputs,):
+            scales = -(-inputs * shard // 64)
+            sizes += (Late(scales), Late(-(-scales // 256) * 4), Late(64), Late(1024)) if quant.nested else (Late(scales * 4), Late(64))
+        return tuple(sizes)
     if quant.layout == "fp8":
         if quant.block:
             return area, -(-outputs // quant.block[0]) * -(-inputs // quant.block[1]) * 4
@@ -272,13 +331,14 @@ def linear(quant: Quant | None, inputs: int, outputs: int, element: int, shards:
     return (int(area * quant.bits_per_weight / 8),)
 
 
-def stage_layers(layers: int, stages: int) -> list[tuple[int, int]]:
+@functools.lru_cache(maxsize=256)
+def stage_layers(layers: int, stages: int) -> tuple[tuple[int, int], ...]:
     """The first and the last layer (exclusive) of each pipeline stage: vllm 0.8.5 distributed/utils.py get_pp_indices."""
     counts = [layers // stages] * stages
     for position in range(2, layers % stages + 2):
         counts[-position] += 1
     ends = [sum(counts[: stage + 1]) for stage in range(stages)]
-    return list(zip([0, *ends[:-1]], ends, strict=True))
+    return tuple(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def padded_vocabulary(model: Model, ranks: int) -> int:
@@ -296,8 +356,8 @@ def _rows(model: Model, ranks: int) -> tuple[int, int]:
     return model.heads // ranks * model.head_dim, kv_heads_per_rank(model, ranks) * model.head_dim
 
 
-def _attention_tensors(model: Model, ranks: int, element: int, part) -> Iterator[int]:
-    """part("qkv") is the layout of that part, None for 16 bit."""
+def _attention_tensors(model: Model, ranks: int, element: int, part, linear) -> Iterator[int]:
+    """part("qkv") is the layout of that part, None for 16 bit. linear is the function of that name with repacked bound."""
     hidden, latent = model.hidden, model.latent
     if latent:
         heads, qk, quant = model.heads // ranks, latent.nope_dim + latent.rope_dim, part("qkv")
@@ -314,7 +374,7 @@ def _attention_tensors(model: Model, ranks: int, element: int, part) -> Iterator
         yield from linear(part("o"), heads * latent.v_dim, hidden, element, full_inputs=model.heads * latent.v_dim)
         return
     query, key = _rows(model, ranks)
-    yield from linear(part("qkv"), hidden, query + 2 * key, element, shards=3)
+    yield from linear(part("qkv"), hidden, query + 2 * key, element, shards=(query, key, key))
     yield from linear(part("o"), query, hidden, element, full_inputs=model.heads * model.head_dim)
     if model.qkv_bias:
         yield (query + 2 * key) * element
@@ -324,16 +384,16 @@ def _attention_tensors(model: Model, ranks: int, element: int, part) -> Iterator
         yield from (model.head_dim * element,) * 2 if model.family.qk_norm == "head" else (model.heads * model.head_dim * element,) * 2
 
 
-def _mlp_tensors(model: Model, ranks: int, element: int, part, width: int) -> Iterator[int]:
+def _mlp_tensors(model: Model, ranks: int, element: int, part, linear, width: int) -> Iterator[int]:
     first = 2 * width if model.family.gated else width
-    yield from linear(part("gate_up"), model.hidden, first // ranks, element, shards=2 if model.family.gated else 1)
+    yield from linear(part("gate_up"), model.hidden, first // ranks, element, shards=(width // ranks,) * (2 if model.family.gated else 1))
     yield from linear(part("down"), width // ranks, model.hidden, element, full_inputs=width)
     if model.mlp_bias:
         yield first // ranks * element
         yield model.hidden * element
 
 
-def _expert_tensors(model: Model, ranks: int, element: int, part) -> Iterator[int]:
+def _expert_tensors(model: Model, ranks: int, element: int, part, linear) -> Iterator[int]:
     """layers/fused_moe/layer.py FusedMoE: all experts of a layer in two tensors, cut along their width, and the scales likewise."""
     experts = model.experts
     width, quant = experts.intermediate // ranks, part("experts")
@@ -343,92 +403,114 @@ def _expert_tensors(model: Model, ranks: int, element: int, part) -> Iterator[in
     if experts.correction_bias:
         yield experts.count * 4
     if experts.shared_intermediate:
-        yield from _mlp_tensors(model, ranks, element, part, experts.shared_intermediate)
+        yield from _mlp_tensors(model, ranks, element, part, linear, experts.shared_intermediate)
     if experts.shared_gate:
         yield model.hidden * element
 
 
-def _layer_tensors(model: Model, ranks: int, element: int, sparse: bool, expanded: frozenset[str]) -> list[int]:
+def _layer_tensors(model: Model, ranks: int, element: int, sparse: bool, expanded: frozenset[str], repacked: bool) -> list[int]:
     """The sizes of one decoder layer's tensors on one rank. expanded: the parts that this layer keeps in 16 bit."""
 
     def part(name: str) -> Quant | None:
         return None if name in expanded else model.quant
 
-    sizes = list(_attention_tensors(model, ranks, element, part))
-    sizes += _expert_tensors(model, ranks, element, part) if sparse else _mlp_tensors(model, ranks, element, part, model.intermediate)
+    bound = functools.partial(linear, repacked=repacked)
+    sizes = list(_attention_tensors(model, ranks, element, part, bound))
+    if sparse:
+        sizes += _expert_tensors(model, ranks, element, part, bound)
+    else:
+        sizes += _mlp_tensors(model, ranks, element, part, bound, model.intermediate)
     return sizes + [model.hidden * element] * (model.family.norms * (2 if model.family.norm_bias else 1))
 
 
-def _layers(model: Model, ranks: int, element: int, first: int, last: int) -> Iterator[tuple[int, list[int]]]:
+def _layers(model: Model, ranks: int, element: int, first: int, last: int, repacked: bool) -> Iterator[tuple[int, list[int]]]:
     """(how many, tensor sizes) for each kind of layer in that range. Parts left in 16 bit are spread evenly over the stages."""
     dense = sum(first <= index < last for index in model.experts.dense) if model.experts else last - first
     skipped = dict(model.quant.skipped) if model.quant else {}
     for count, sparse in ((dense, False), (last - first - dense, True)):
         if not count:
             continue
-        # Layers in steps of growing plainness: those that keep nothing, then those that keep one part more, and so on.
-        shares = sorted({round(number * count / model.layers) for number in skipped.values()} | {0, count})
-        for low, high in zip(shares, shares[1:], strict=False):
-            expanded = frozenset(part for part, number in skipped.items() if round(number * count / model.layers) >= high)
-            yield high - low, _layer_tensors(model, ranks, element, sparse, expanded)
+        # Layers in steps: those that keep most in 16 bit first, then those that keep less.
+        shares = {part: round(number * count / model.layers) for part, number in skipped.items()}
+        steps = sorted({*shares.values(), 0, count})
+        for low, high in zip(steps, steps[1:], strict=False):
+            expanded = frozenset(part for part, share in shares.items() if share >= high)
+            yield high - low, _layer_tensors(model, ranks, element, sparse, expanded, repacked)
 
 
-def _outer_tensors(model: Model, ranks: int, element: int, first_stage: bool, last_stage: bool) -> list[int]:
-    """Embedding, head, final norm, the rotary or position table, and the vision tower on one rank. Embedding and head are not quantised,
-    except in a GGUF file."""
-    rows = padded_vocabulary(model, ranks)
-    table = linear(model.quant if model.quant and model.quant.layout == "gguf" else None, model.hidden, rows, element)
-    sizes = []
-    if first_stage or last_stage and model.tied:
-        sizes += table
-    if last_stage and not model.tied:
-        sizes += table
-        if model.architecture == "PhiForCausalLM":
-            sizes.append(rows * element)
-    if last_stage:
-        sizes.append(model.hidden * element * (2 if model.family.norm_bias else 1))
-    if model.family.rope:
-        sizes.append(model.rope_positions * model.rotary_dim * element)
-    elif first_stage:
-        sizes.append((model.max_positions + 2) * model.hidden * element)
-    if first_stage and model.vision_parameters:
-        sizes.append(model.vision_parameters // ranks * element)
-    return sizes
+def _table(model: Model, ranks: int, element: int) -> tuple[int, ...]:
+    """The embedding, or the head, on one rank. They are quantised in a GGUF file only."""
+    quant = model.quant if model.quant and model.quant.layout == "gguf" else None
+    return linear(quant, model.hidden, padded_vocabulary(model, ranks), element)
 
 
-@functools.lru_cache(maxsize=512)
-def parameter_bytes(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, stage: int = 0) -> int:
-    """The exact sum of all tensors' sizes on one rank, before the allocator rounds them: equal to the engine's model classes byte for byte."""
-    return sum(_weigh(model, ranks, element, stages, stage, lambda size: size))
-
-
-def _weigh(model: Model, ranks: int, element: int, stages: int, stage: int, weigh) -> tuple[int, int]:
-    """(decoder layers, the rest) of one rank, every tensor weighed by the function."""
+def _tensors(model: Model, ranks: int, element: int, stages: int, stage: int, repacked: bool) -> tuple[list[int], list[int], list[int]]:
+    """(before the layers, the layers, after them): the sizes of all tensors on one rank, in the order in which the engine makes them."""
     first, last = stage_layers(model.layers, stages)[stage]
-    inner = sum(count * sum(map(weigh, sizes)) for count, sizes in _layers(model, ranks, element, first, last))
-    outer = sum(map(weigh, _outer_tensors(model, ranks, element, stage == 0, stage == stages - 1)))
-    return inner, outer
+    before, after = [], []
+    if stage == 0 or stage == stages - 1 and model.tied:
+        before += _table(model, ranks, element)
+    if stage == 0 and model.vision_parameters:
+        # As many equal tensors as a tower has, give or take: the allocator's rounding is not known any better.
+        before += [model.vision_parameters // ranks * element // 128] * 128
+    if stage == 0 and not model.family.rope:
+        before.append((model.max_positions + 2) * model.hidden * element)
+    if model.family.rope:
+        before.append(rotary_bytes(model, element))
+    inner = [size for count, sizes in _layers(model, ranks, element, first, last, repacked) for size in sizes * count]
+    if stage == stages - 1:
+        after.append(model.hidden * element * (2 if model.family.norm_bias else 1))
+        if not model.tied:
+            after += _table(model, ranks, element)
+            if model.architecture == "PhiForCausalLM":
+                after.append(padded_vocabulary(model, ranks) * element)
+    return before, inner, after
 
 
 @functools.lru_cache(maxsize=512)
-def weights(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, stage: int = 0) -> tuple[int, int]:
+def parameter_bytes(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, stage: int = 0, repacked: bool = False) -> int:
+    """The exact sum of one rank's parameters, before the allocator rounds them: equal to the engine's model classes byte for byte.
+
+    The rotary table is a buffer and not in it.
+    """
+    return sum(map(sum, _tensors(model, ranks, element, stages, stage, repacked))) - rotary_bytes(model, element)
+
+
+def rotary_bytes(model: Model, element: int = 2) -> int:
+    """The rotary table, of which a rank has one for all layers: layers/rotary_embedding.py get_rope."""
+    return model.rope_positions * model.rotary_dim * element if model.family.rope else 0
+
+
+@functools.lru_cache(maxsize=512)
+def weights(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, stage: int = 0, repacked: bool = False) -> tuple[int, int]:
     """(decoder layers, the rest): what the engine logs as the model's weights, split so that offloading can take from the layers.
 
-    Where the checkpoint's true sizes are known the estimate is scaled to them, group by group: embedding, head, everything else.
+    Where the checkpoint's true sizes are known the estimate is scaled to them, the decoder layers and the rest each for itself.
     """
-    inner, outer = _weigh(model, ranks, element, stages, stage, allocated)
-    if not model.tensor_bytes:
-        return inner, outer
-    whole_inner, whole_outer = _weigh(model, 1, element, 1, 0, lambda size: size)
-    rotary = model.rope_positions * model.rotary_dim * element if model.family.rope else 0
+    before, inner, after = _tensors(model, ranks, element, stages, stage, repacked)
+    order = [*before, *inner, *after]
+    if any(isinstance(size, Late) for size in inner):
+        order.sort(key=lambda size: isinstance(size, Late))
+    exact_inner, exact = sum(inner), sum(order)
+    rounding = allocated(order) - exact
+    outer = exact - exact_inner
+    if model.tensor_bytes:
+        exact_inner, outer = _scaled(model, element, exact_inner, outer)
+    return exact_inner + rounding, outer
+
+
+def _scaled(model: Model, element: int, inner: int, outer: int) -> tuple[int, int]:
+    """One rank's (decoder layers, the rest) in proportion to the checkpoint's true sizes. The rotary table is in no checkpoint."""
+    rotary = rotary_bytes(model, element)
+    before, whole, after = _tensors(model, 1, element, 1, 0, False)
+    whole_inner, whole_outer = sum(whole), sum(before) + sum(after) - rotary
     names = dict(model.tensor_bytes)
     if "" in names:
-        scale = max(0.0, names[""] - (whole_outer - rotary)) / whole_inner if whole_inner else 1.0
-        return int(inner * scale), outer
-    held = {name: size for name, size in names.items() if not (model.tied and name.startswith("lm_head"))}
-    true_inner = sum(size for name, size in held.items() if ".layers." in name or name.startswith("layers.") or ".h." in name or ".blk." in name)
+        return int(inner * max(0, names[""] - whole_outer) / whole_inner), outer
+    held = {name: size for name, size in names.items() if not (model.tied and name.startswith(("lm_head", "output.")))}
+    true_inner = sum(size for name, size in held.items() if any(mark in f".{name}" for mark in (".layers.", ".h.", ".blk.")) and "vis" not in name)
     true_outer = sum(held.values()) - true_inner
-    return int(inner * true_inner / whole_inner), int((outer - rotary) * true_outer / (whole_outer - rotary)) + rotary
+    return int(inner * true_inner / whole_inner), int((outer - rotary) * true_outer / whole_outer) + rotary
 
 
 # -- Activation ----------------------------------------------------------------------------------------------------------------------------
@@ -439,25 +521,25 @@ def cublas_workspace(sm: int) -> int:
     return 32 * MIB if sm // 10 == 9 else 2 * 4096 * 1024 + 8 * 16 * 1024
 
 
-def _product(quant: Quant | None, inputs: int, outputs: int, sm: int, tokens: int, dtype: str, shards: tuple[int, ...]) -> tuple[int, int]:
+def _product(quant: Quant | None, inputs: int, outputs: int, sm: int, settings: Settings, shards: tuple[int, ...]) -> tuple[int, int]:
     """(bytes for each token, bytes in all) that a product with a quantised matrix needs beside its input and its output.
 
-    awq.py: the whole matrix in 16 bit from 256 tokens on; csrc/quantization/gptq/q_gemm.cu: always. From 8.0 on both run as Marlin, which
-    expands nothing. bitsandbytes.py _apply_4bit_weight: one shard's matrix and output, and everything in bfloat16 besides. gguf.py: the input
-    in 8 bit, and each shard's output before they are joined. fp8 and int8: the input in 8 bit.
+    awq.py: the whole matrix in 16 bit from 256 tokens on; csrc/quantization/gptq/q_gemm.cu: always. Marlin expands nothing.
+    bitsandbytes.py _apply_4bit_weight: one shard's matrix and output, and everything in bfloat16 besides. gguf.py: the input in 8 bit, or each
+    shard's output before they are joined. fp8 and int8: the input in 8 bit.
     """
     if quant is None:
         return 0, 0
-    if quant.layout == "awq" and sm < 80:
-        return 0, inputs * outputs * 2 if tokens >= AWQ_DEQUANTIZE_TOKENS else 0
-    if quant.layout == "gptq" and sm < 80:
-        return 0, inputs * outputs * 2
+    if quant.layout in ("awq", "gptq") and not marlin(settings, sm):
+        expands = quant.layout == "gptq" or settings.max_num_batched_tokens >= AWQ_DEQUANTIZE_TOKENS
+        return 0, inputs * outputs * 2 if expands else 0
     if quant.layout == "bitsandbytes":
         largest = max(shards)
-        copied = inputs * 2 + outputs * 2 if dtype == "float16" else 0
-        return max(copied, copied - outputs * 2 + largest * 2 if copied else largest * 2), inputs * largest * 2
+        copied = inputs * 2 if settings.dtype != "bfloat16" else 0
+        after = outputs * 2 if copied else 0
+        return copied + max(largest * 2, after), inputs * largest * 2 if largest * 2 >= after else 0
     if quant.layout == "gguf":
-        return (outputs * 2 if len(shards) > 1 else 0) + -(-inputs // 512) * 512 * 36 // 32, 0
+        return max(outputs * 2 if len(shards) > 1 else 0, -(-inputs // 512) * 512 * 36 // 32), 0
     if quant.layout in ("fp8", "int8") and sm >= 89 or quant.layout == "int8":
         return inputs, 0
     return 0, 0
@@ -467,10 +549,11 @@ class _Peak:
     """The largest of several moments, each so many bytes for a token and so many in all."""
 
     def __init__(self, tokens: int):
-        self.tokens, self.bytes, self.name = tokens, 0, "embedding"
+        self.tokens, self.bytes, self.name, self.brought = tokens, 0, "embedding", 0
 
     def at(self, name: str, per_token: float, fixed: int = 0) -> None:
-        size = int(self.tokens * per_token) + fixed
+        """brought: the weights of an offloaded layer that are on the card for that moment."""
+        size = int(self.tokens * per_token) + fixed + self.brought
         if size > self.bytes:
             self.bytes, self.name = size, name
 
@@ -505,35 +588,47 @@ def _sequences(model: Model, settings: Settings) -> int:
     return settings.max_num_seqs
 
 
-@functools.lru_cache(maxsize=1024)
 def activation(model: Model, settings: Settings, sm: int, stage: int = 0, samples: bool = True) -> tuple[int, str]:
     """(the peak of the profiling run in bytes, the moment it falls into) on a rank of that stage. samples: whether the rank runs the sampler.
 
     vllm 0.8.5 worker/model_runner.py GPUModelRunnerBase._dummy_run: max_num_seqs prompts of max_num_batched_tokens tokens in all, without a
     cache, sampled with top-k and top-p. Moments are added up from the lifetimes of the tensors in the model classes' forward functions.
     """
-    tokens, element, ranks = settings.max_num_batched_tokens, settings.activation_bytes, settings.tensor_parallel_size
-    peak = _Peak(tokens)
+    size, name = _layers_peak(model, settings, sm, stage)
+    if stage == settings.pipeline_parallel_size - 1:
+        # The hidden states of all tokens are alive, and so are those that the stage was handed.
+        held = model.hidden * settings.activation_bytes * settings.max_num_batched_tokens * (2 if stage else 1)
+        last = settings.max_num_seqs * padded_vocabulary(model, settings.tensor_parallel_size) * settings.activation_bytes
+        if samples:
+            last = max(last, sampler(model, settings))
+        if held + last > size:
+            size, name = held + last, "sampler"
+    # Token numbers, positions and slots are 64-bit numbers.
+    return size + settings.max_num_batched_tokens * 24 + cublas_workspace(sm), name
+
+
+@functools.lru_cache(maxsize=1024)
+def _layers_peak(model: Model, settings: Settings, sm: int, stage: int) -> tuple[int, str]:
+    """The largest moment of the embedding and of the decoder layers."""
+    element, ranks = settings.activation_bytes, settings.tensor_parallel_size
+    peak = _Peak(settings.max_num_batched_tokens)
     hidden = model.hidden * element
     # A later stage keeps the hidden states that it was handed; partial sums of several ranks are added into a new tensor.
     handed = hidden if stage else 0
     reduced = hidden if ranks > 1 else 0
     peak.at("embedding", handed + 2 * hidden + reduced + 8)
-    _attention_moments(peak, model, settings, sm, handed, reduced)
-    if model.experts:
-        _expert_moments(peak, model, settings, sm, handed, reduced)
-    if not model.experts or model.experts.dense:
-        _mlp_moments(peak, model, settings, sm, _alive_in_mlp(model) * hidden + handed, reduced, model.intermediate)
-    if stage == settings.pipeline_parallel_size - 1:
-        gathered = settings.max_num_seqs * padded_vocabulary(model, ranks) * element
-        peak.at("sampler", handed + hidden, max(gathered, sampler(model, settings)) if samples else gathered)
-    if settings.core == "V0" and settings.cpu_offload_bytes:
-        # models/utils.py maybe_offload_to_cpu: V0 brings an offloaded layer back for as long as it runs. The sampler needs none.
-        inner = sum(sum(sizes) for _, sizes in _layers(model, ranks, element, 0, 1))
-        if peak.name != "sampler":
-            peak.bytes += min(inner, settings.cpu_offload_bytes)
-    # Token numbers, positions and slots are 64-bit numbers.
-    return peak.bytes + tokens * 24 + cublas_workspace(sm), peak.name
+    kinds = (False,) if not model.experts else (True, False) if model.experts.dense else (True,)
+    for sparse in kinds:
+        if settings.core == "V0" and settings.cpu_offload_bytes:
+            # models/utils.py maybe_offload_to_cpu: V0 brings an offloaded layer back for as long as it runs.
+            layer = sum(_layer_tensors(model, ranks, element, sparse, frozenset(), marlin(settings, sm)))
+            peak.brought = min(layer, settings.cpu_offload_bytes)
+        _attention_moments(peak, model, settings, sm, handed, reduced)
+        if sparse:
+            _expert_moments(peak, model, settings, sm, handed, reduced)
+        else:
+            _mlp_moments(peak, model, settings, sm, _alive_in_mlp(model) * hidden + handed, reduced, model.intermediate)
+    return peak.bytes, peak.name
 
 
 def _alive_in_mlp(model: Model) -> int:
@@ -548,7 +643,7 @@ def _alive_in_mlp(model: Model) -> int:
 def _attention_moments(peak: _Peak, model: Model, settings: Settings, sm: int, handed: int, reduced: int) -> None:
     """attention/layer.py, attention/backends/xformers.py and flash_attn.py, models/qwen3.py, attention/backends/mla/common.py."""
     element, ranks, quant = settings.activation_bytes, settings.tensor_parallel_size, model.quant
-    hidden, tokens = model.hidden * element, settings.max_num_batched_tokens
+    hidden = model.hidden * element
     base = handed + {"fused": 2, "copies": 4}.get(model.family.layer, 2) * hidden
     if model.latent:
         latent, heads = model.latent, model.heads // ranks
@@ -559,7 +654,7 @@ def _attention_moments(peak: _Peak, model: Model, settings: Settings, sm: int, h
         return
     query, key = (count * element for count in _rows(model, ranks))
     joined = query + 2 * key
-    extra, fixed = _product(quant, model.hidden, joined // element, sm, tokens, settings.dtype, (query // element, key // element, key // element))
+    extra, fixed = _product(quant, model.hidden, joined // element, sm, settings, (query // element, key // element, key // element))
     peak.at("attention", base + joined + extra, fixed)
     held = base + joined
     if model.family.qk_norm:
@@ -572,24 +667,24 @@ def _attention_moments(peak: _Peak, model: Model, settings: Settings, sm: int, h
         peak.at("attention", held + copies + (query * 4 // element if model.head_dim > 128 else 0))
     else:
         peak.at("attention", held + query + model.heads // ranks * 4)
-    extra, fixed = _product(quant, query // element, model.hidden, sm, tokens, settings.dtype, (model.hidden,))
+    extra, fixed = _product(quant, query // element, model.hidden, sm, settings, (model.hidden,))
     peak.at("attention", held + query + hidden + max(reduced, extra), fixed)
 
 
 def _mlp_moments(peak: _Peak, model: Model, settings: Settings, sm: int, base: int, reduced: int, width: int) -> None:
     """MLP.forward of the model classes: two products with the activation function between them. base: what is alive around it."""
-    element, tokens, quant = settings.activation_bytes, settings.max_num_batched_tokens, model.quant
+    element, quant = settings.activation_bytes, model.quant
     width //= settings.tensor_parallel_size
     inner, outer = width * element, model.hidden * element
     first = 2 * inner if model.family.gated else inner
     shards = (width, width) if model.family.gated else (width,)
-    extra, fixed = _product(quant, model.hidden, first // element, sm, tokens, settings.dtype, shards)
+    extra, fixed = _product(quant, model.hidden, first // element, sm, settings, shards)
     peak.at("mlp", base + first + extra, fixed)
     if model.family.layer == "sequential":
         base -= outer  # the input is overwritten by the first product
     peak.at("mlp", base + first + inner)
     held = base + inner + (first if model.family.holds_gate_up else 0)
-    extra, fixed = _product(quant, width, model.hidden, sm, tokens, settings.dtype, (model.hidden,))
+    extra, fixed = _product(quant, width, model.hidden, sm, settings, (model.hidden,))
     peak.at("mlp", held + outer + extra, fixed)
     peak.at("mlp", held + outer + reduced)
 
@@ -624,16 +719,13 @@ def _expert_moments(peak: _Peak, model: Model, settings: Settings, sm: int, hand
 
 
 def non_torch(settings: Settings, sm: int) -> int:
-    """What the engine's process holds on one card outside torch: kernels and handles, and NCCL where there is more than one rank.
+    """What the engine's process holds on one card outside torch: kernels and handles, and NCCL where a layer is cut over ranks.
 
     Engines before 0.7 count everything in use on the card (worker.py), and so does V1 up to 0.8: there the CUDA context is in it.
     """
-    size = FITTED["non_torch"]
-    world = settings.tensor_parallel_size * settings.pipeline_parallel_size
+    size = FITTED["non_torch_hopper" if sm // 10 == 9 else "non_torch"] + (FITTED["non_torch_late"] if settings.release >= (0, 12) else 0)
     if settings.tensor_parallel_size > 1:
         size += int(FITTED["nccl_nvlink"] * math.log2(settings.tensor_parallel_size)) if settings.nvlink and sm >= 80 else FITTED["nccl_pcie"]
-    elif world > 1:
-        size += FITTED["nccl_pcie"] // 3
     if settings.release < (0, 7) or settings.core == "V1" and settings.release < (0, 9):
         size += FITTED["context"]
     return size
@@ -644,9 +736,11 @@ def graph_sizes(settings: Settings) -> int:
     if settings.enforce_eager:
         return 0
     if settings.core == "V0":
-        sizes = (1, 2, 4, *range(8, 8193, 8))
-        return min(sum(size < settings.max_num_seqs for size in sizes) + 1, len(sizes))
-    return sum(size <= min(512, settings.max_num_batched_tokens) for size in (1, 2, 4, *range(8, 513, 8)))
+        # 1, 2, 4, 8 and every eighth, up to the first that is not smaller than max_num_seqs.
+        seqs = min(settings.max_num_seqs, 8192)
+        return 3 + -(-seqs // 8) if seqs > 4 else (seqs > 2) + (seqs > 1) + 1
+    largest = min(512, settings.max_num_batched_tokens)
+    return (largest >= 1) + (largest >= 2) + (largest >= 4) + largest // 8
 
 
 def cuda_graphs(settings: Settings, layers: int) -> int:
@@ -682,7 +776,7 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
     block_bytes = max(kv_block_bytes(model, settings, last - first) for first, last in spans)
     found, offloaded = [], 0
     for stage, (first, last) in enumerate(spans):
-        inner, outer = weights(model, ranks, element, stages, stage)
+        inner, outer = weights(model, ranks, element, stages, stage, marlin(settings, cards[stage * ranks].sm))
         moved = min(settings.cpu_offload_bytes, inner)
         offloaded += moved * ranks
         held = max(0, inner + outer - moved + correction.weights)
@@ -692,7 +786,7 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
             used, name = activation(model, settings, card.sm, stage, rank == 0 or settings.core == "V1")
             used, other = int(used * correction.activation), max(0, non_torch(settings, card.sm) + correction.non_torch)
             budget = int(card.total_bytes * settings.gpu_memory_utilization)
-            left = budget - held - used - other - (graphs if _charges_graphs(settings) else 0)
+            left = budget - held - used - other - (graphs if settings.charges_graphs else 0)
             found.append(Rank(card.total_bytes, budget, held, used, other, left, graphs, max(0, left // block if block else 0), name))
     return Prediction(
         ranks=tuple(found),
@@ -705,15 +799,10 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
     )
 
 
-def _charges_graphs(settings: Settings) -> bool:
-    """Whether the engine takes its estimate of the CUDA graphs from the budget: the newer V1 engines do (facts of the lanes)."""
-    return settings.core == "V1" and settings.release >= (0, 20)
-
-
 # -- Judging -------------------------------------------------------------------------------------------------------------------------------
 
-# A start that lacks less than this share of the budget is warned about and not refused: the goal of the memory model's accuracy.
-MARGIN = 0.02
+# A start that lacks less than this share of the budget is warned about and not refused: the prediction's own error.
+MARGIN = 0.01
 
 
 def gib(size: float) -> str:
@@ -749,6 +838,9 @@ def shortfalls(model: Model, settings: Settings, prediction: Prediction) -> tupl
         )
         remedy = f"Set max_model_len to {prediction.tokens} or less, or raise gpu_memory_utilization by {missing / rank.total:.3f}."
         (refusals if missing >= room else warnings).append(Problem("kv_cache_too_small", message, remedy))
+    if model.multimodal:
+        message = "The model reads pictures, and what its vision tower needs while the engine profiles it is not in the prediction."
+        warnings.append(Problem("vision_not_counted", message, "Set limit_mm_per_prompt and max_num_batched_tokens no higher than needed."))
     after = rank.weights + rank.activation + rank.non_torch + max(0, rank.kv_cache) + rank.cuda_graphs
     if not refusals and settings.core == "V0" and after > rank.total:
         message = (

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from .instance import plain
+from .options import shown
 from .problem import PlanRefused, Problem
 
 
@@ -88,7 +89,7 @@ FAMILIES = {
     "PhiForCausalLM": Family("parallel", gated=False, holds_gate_up=False, norms=1, norm_bias=True, qkv_bias=True, all_bias=True),
     "StableLmForCausalLM": Family(layer="chatglm", norm_bias=True),
     "Starcoder2ForCausalLM": Family("chatglm", gated=False, holds_gate_up=False, norm_bias=True, qkv_bias=True, all_bias=True, tied=True),
-    "GPTNeoXForCausalLM": Family("sequential", gated=False, holds_gate_up=False, norm_bias=True, qkv_bias=True, all_bias=True),
+    "GPTNeoXForCausalLM": Family("chatglm", gated=False, holds_gate_up=False, norm_bias=True, qkv_bias=True, all_bias=True),
     "ChatGLMModel": Family(layer="chatglm", holds_gate_up=False, qkv_bias=True),
     "ChatGLMForConditionalGeneration": Family(layer="chatglm", holds_gate_up=False, qkv_bias=True),
     "Phi3SmallForCausalLM": Family("chatglm", norm_bias=True, qkv_bias=True, all_bias=True, tied=True),
@@ -228,7 +229,7 @@ class _Reader:
             whole = isinstance(value, int) and not isinstance(value, bool) or isinstance(value, float) and value.is_integer()
             if whole and least <= value <= most:
                 return int(value)
-            message = f"config.json has {key} {str(value)[:40]}, and it must be a whole number from {least} to {most}."
+            message = f"config.json has {key} as {shown(value)}, and it must be a whole number from {least} to {most}."
             self.problems.append(Problem("invalid_model_value", message, "Take the config.json of the checkpoint itself, unchanged."))
             return least
         if default is None:
@@ -257,6 +258,8 @@ def read(config, tensor_bytes=None) -> Model:
     if family is None:
         raise PlanRefused(problems)
     text = _text(config)
+    if family.multimodal:
+        family = _text_family(text, family)
     reader = _Reader(text, problems)
     layers = reader.number("num_hidden_layers n_layer num_layers", 1, 1024)
     hidden = reader.number("hidden_size n_embd d_model", 8, 2**20)
@@ -298,7 +301,8 @@ def read(config, tensor_bytes=None) -> Model:
         dtype=_dtype(config, text),
         max_length=max_length,
         max_positions=max_positions,
-        rope_positions=rope_positions if family.rope else 0,
+        # Gemma 3 has one table for its layers with a window and one for the others.
+        rope_positions=rope_positions * (2 if architecture.startswith("Gemma3") else 1) if family.rope else 0,
         rotary_dim=rotary_dim,
         sliding_window=window,
         interleaved_window=architecture.startswith(("Gemma2", "Gemma3", "Cohere2", "GptOss")),
@@ -345,9 +349,18 @@ def _text(config: dict) -> dict:
     for key in TEXT_KEYS:
         nested = config.get(key)
         if isinstance(nested, dict) and ("hidden_size" not in config or "hidden_size" in nested):
-            defaults = TEXT_DEFAULTS.get(nested.get("model_type"), {})
+            defaults = TEXT_DEFAULTS.get(str(nested.get("model_type")), {})
             return {**config, **defaults, **{name: value for name, value in nested.items() if value is not None}}
     return config
+
+
+def _text_family(text: dict, family: Family) -> Family:
+    """The family of a model that reads pictures, by its text model where the config names one: InternVL comes with several."""
+    names = text.get("architectures")
+    for name in names if isinstance(names, list) else ():
+        if isinstance(name, str) and name in FAMILIES and not FAMILIES[name].multimodal:
+            return dataclasses.replace(FAMILIES[name], multimodal=True)
+    return family
 
 
 def _kv_heads(reader: _Reader, heads: int) -> int:
@@ -397,12 +410,12 @@ def _lengths(text: dict, reader: _Reader, problems: list[Problem]) -> tuple[int,
         return positions, positions, positions
     kind = scaling.get("rope_type", scaling.get("type", "default")) if isinstance(scaling, dict) else None
     if kind not in ROPE_TYPES:
-        message = f"config.json has the rope_scaling {str(scaling)[:80]}, which the engine does not know."
+        message = f"config.json has rope_scaling as {shown(scaling)}, which the engine does not know."
         problems.append(Problem("invalid_model_value", message, "Take the config.json of the checkpoint itself, unchanged."))
         return positions, positions, positions
     factor = scaling.get("factor", 1.0)
     if not isinstance(factor, (int, float)) or isinstance(factor, bool) or not 0 < factor <= 4096:
-        message = f"config.json has the rope_scaling factor {str(factor)[:40]}."
+        message = f"config.json has the factor of rope_scaling as {shown(factor)}."
         problems.append(Problem("invalid_model_value", message, "Use a factor above 0 and at most 4096."))
         return positions, positions, positions
     original = _Reader(scaling, problems).number("original_max_position_embeddings", 1, 2**31, default=positions)
@@ -410,7 +423,8 @@ def _lengths(text: dict, reader: _Reader, problems: list[Problem]) -> tuple[int,
         original = reader.number("original_max_position_embeddings", 1, 2**31, default=original)
         return positions, positions, positions + original
     if kind in ("llama3", "default", "mrope"):
-        return positions, positions, positions * 4 if "mrope_section" in scaling else positions
+        # MRotaryEmbedding keeps a table of four times the length, for the time in videos.
+        return positions, positions, positions * 4 if kind == "mrope" or "mrope_section" in scaling else positions
     if str(text.get("model_type", "")).startswith("gemma3"):
         return positions, positions, positions
     if kind == "yarn":
@@ -521,7 +535,7 @@ def _quant(config: dict, text: dict, layers: int, problems: list[Problem]) -> Qu
     if method == "gguf":
         bits = given.get("bits_per_weight", 8.5)
         if not isinstance(bits, (int, float)) or isinstance(bits, bool) or not 1 <= bits <= 32:
-            problems.append(Problem("invalid_quantization", f"The gguf file has {str(bits)[:40]} bits per weight.", "Give the size of the file instead."))
+            problems.append(Problem("invalid_quantization", f"The gguf file has bits_per_weight as {shown(bits)}.", "Give the size of the file instead."))
             bits = 8.5
         return Quant("gguf", "gguf", max(1, int(bits)), 0, bits_per_weight=float(bits))
     problems.append(Problem("unknown_quantization", f"config.json has the quant_method {method[:40]!r}, whose size the planner cannot tell.", REMEDY))
@@ -575,7 +589,7 @@ def _skipped(given: dict, layers: int) -> tuple[tuple[str, int], ...]:
             names += [name for name in given[key] if isinstance(name, str)]
     counted: dict[str, set[int]] = {}
     for name in names:
-        match = re.search(r"layers\.(\d+)(?:\.(\w+))?(?:\.(\w+))?$", name)
+        match = re.search(r"layers\.(\d{1,4})(?:\.(\w+))?(?:\.(\w+))?$", name)
         if not match:
             # A name without a number holds for every layer. Patterns, gates, heads and towers lie outside these parts.
             for part, ends in PARTS.items():

@@ -13,7 +13,7 @@ A module holds OPTIONS: the engine's long name with underscores -> entry. An ent
     optional    the words "" and "None" mean null
     choices     the values the parser accepts
     known       the values that the engine has, where the parser accepts any word; a plugin may bring others
-    keys        config only: the keys that the mapping may have
+    keys        the only keys that the mapping may have
     nargs       "+": one or more words; "append": the option is repeated; "?": the word may be missing, then `const` stands for it
     short       other names, such as -tp or --device-memory-utilization
     deprecated  the engine says so

@@ -61,7 +61,7 @@ def shapes():
 def numbers(source, count, deviation):
     """Uniform numbers of a standard deviation. Integers and one product: nothing that a C library rounds its own way."""
     scale = deviation * math.sqrt(3) / 32768
-    return [(source.getrandbits(16) - 32768) * scale for _ in range(count)]
+    return [(source.getrandbits(16) - 32768) * scale for dummy in range(count)]
 
 
 def values(source, name, shape):

@@ -152,7 +152,7 @@ def test_plain_endpoints(engine, method, path, status, text):
 
 
 def test_models(engine):
-    _, text = engine.request("GET", "/v1/models")
+    dummy, text = engine.request("GET", "/v1/models")
     model, = json.loads(text)["data"]
     assert (model["id"], model["max_model_len"], model["owned_by"]) == ("coder", 4096, "vllm")
 
@@ -169,7 +169,7 @@ def test_chat(engine):
 
 def test_max_tokens_end_an_answer(engine):
     for name in ("max_tokens", "max_completion_tokens"):
-        _, body = engine.post("/v1/chat/completions", CHAT | {name: 4})
+        dummy, body = engine.post("/v1/chat/completions", CHAT | {name: 4})
         assert body["choices"][0]["finish_reason"] == "length"
         assert body["choices"][0]["message"]["content"] == "This"
         assert body["usage"]["completion_tokens"] == 4
@@ -184,13 +184,13 @@ def test_completions(engine):
 
 
 def test_completion_defaults_to_16_tokens(engine):
-    _, body = engine.post("/v1/completions", {"model": "coder", "prompt": "a"})
+    dummy, body = engine.post("/v1/completions", {"model": "coder", "prompt": "a"})
     assert body["usage"]["completion_tokens"] == 16
 
 
 def test_chat_stream(engine):
     events = engine.events("/v1/chat/completions", CHAT)
-    _, whole = engine.post("/v1/chat/completions", CHAT)
+    dummy, whole = engine.post("/v1/chat/completions", CHAT)
     assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert "".join(event["choices"][0]["delta"]["content"] for event in events) == whole["choices"][0]["message"]["content"]
     assert [event["choices"][0]["finish_reason"] for event in events[-2:]] == [None, "stop"]
@@ -211,7 +211,7 @@ def test_stream_of_an_empty_answer_still_ends(engine):
 
 
 def test_tokens_there_and_back(engine):
-    _, there = engine.post("/tokenize", {"model": "coder", "prompt": "ab 冒"})
+    dummy, there = engine.post("/tokenize", {"model": "coder", "prompt": "ab 冒"})
     assert (there["count"], there["max_model_len"]) == (6, 4096)
     assert engine.post("/detokenize", {"model": "coder", "tokens": there["tokens"]}) == (200, {"prompt": "ab 冒"})
 
@@ -265,7 +265,7 @@ def test_the_key_guards_v1_only(launch, arguments, env):
 def test_metrics_appear_and_advance(launch):
     with launch() as engine:
         assert {name.partition("{")[0] for name in engine.metrics()} == {"vllm:cache_config_info"}
-        _, body = engine.post("/v1/chat/completions", CHAT)
+        dummy, body = engine.post("/v1/chat/completions", CHAT)
         names = {re.sub(r"_(sum|count|bucket)$", "", name.partition("{")[0]) for name in engine.metrics()}
         assert {f"vllm:{name}" for name in VISIBLE} <= names
         assert not {f"vllm:{name}" for name in HIDDEN} & names
@@ -383,7 +383,7 @@ def test_an_unknown_fault_is_refused(launch):
 
 def test_out_of_memory_in_the_first_starts(launch, tmp_path):
     env = fault("oom_at_load:2") | {"GPUHOSTS_SIMULATED_STATE": str(tmp_path)}
-    for _ in range(2):
+    for dummy in range(2):
         with launch(env=env, until="exit") as engine:
             assert engine.process.returncode == 1
             assert "\ntorch.OutOfMemoryError: CUDA out of memory." in engine.log()
@@ -421,9 +421,9 @@ def stop(engine):
 
 def test_hang_after_some_requests(launch):
     with launch("--max-num-seqs", "2", env=fault("hang:3")) as engine, concurrent.futures.ThreadPoolExecutor() as clients:
-        for _ in range(3):
+        for dummy in range(3):
             assert engine.post("/v1/chat/completions", CHAT)[0] == 200
-        answers = [clients.submit(engine.post, "/v1/chat/completions", CHAT) for _ in range(5)]
+        answers = [clients.submit(engine.post, "/v1/chat/completions", CHAT) for dummy in range(5)]
         engine.wait(lambda: engine.metric("num_requests_running") == 2 and engine.metric("num_requests_waiting") == 3)
         generated = engine.metric("generation_tokens_total")
         assert engine.metric("gpu_cache_usage_perc") > 0

@@ -24,8 +24,8 @@ ARTICLE = (
 )
 
 
-def resolve(arguments, config=QWEN3_32B):
-    return settings.resolve(options.parse("0.8.5", arguments.split()), config)
+def resolve(arguments, config=None):
+    return settings.resolve(options.parse("0.8.5", arguments.split()), config or QWEN3_32B)
 
 
 def test_kv_cache_of_the_article():
@@ -115,7 +115,7 @@ def test_wrong_faults_are_refused(told):
 
 def test_out_of_memory_counts_starts(tmp_path):
     told = faults.parse("oom_at_load:2")
-    assert [faults.out_of_memory(told, {}, tmp_path / "state") for _ in range(4)] == [True, True, False, False]
+    assert [faults.out_of_memory(told, {}, tmp_path / "state") for dummy in range(4)] == [True, True, False, False]
 
 
 def test_out_of_memory_above_a_value(tmp_path):

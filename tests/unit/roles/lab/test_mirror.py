@@ -215,7 +215,7 @@ def test_the_hub_describes_its_files(hub):
 
 
 def test_the_commit_follows_from_the_contents(hub, tmp_path):
-    _, commit = hub
+    dummy, commit = hub
     assert make_hub.main("gpuhosts-lab/tiny-qwen3", tmp_path / "model", tmp_path / "again") == commit
     (tmp_path / "model/README.md").write_text("another\n", encoding="utf-8")
     assert make_hub.main("gpuhosts-lab/tiny-qwen3", tmp_path / "model", tmp_path / "changed") != commit

@@ -186,7 +186,7 @@ class Api:
         completion, reason, met = text.complete(
             reply, limit, stop=[stop] if isinstance(stop, str) else stop, ignore_eos=bool(body.get("ignore_eos")))
         job.prompt_tokens += len(prompt)
-        job.choices += [Choice(prompt, completion, reason, met) for _ in range(count)]
+        job.choices += [Choice(prompt, completion, reason, met) for dummy in range(count)]
         labels = self.engine.metrics.labels
         self.engine.metrics.request_n.observe(count, **labels)
         self.engine.metrics.request_max_tokens.observe(limit, **labels)

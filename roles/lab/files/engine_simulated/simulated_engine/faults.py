@@ -40,7 +40,7 @@ def parse(text: str, known: dict[str, str] = AT_LOAD | WHILE_SERVING) -> dict[st
     """The faults in `text` by name, with arguments read. ValueError says what is wrong with the text."""
     faults = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
-        name, _, argument = item.partition(":")
+        name, dummy, argument = item.partition(":")
         if name not in known:
             raise ValueError(f"unknown fault {name!r}, known here: {', '.join(known)}")
         try:
@@ -93,7 +93,7 @@ def _read_rate(argument: str) -> float:
 
 
 def _read_limit(argument: str) -> tuple[str, float]:
-    name, _, value = argument.partition("=")
+    name, dummy, value = argument.partition("=")
     return name.strip().replace("-", "_"), float(value)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import http.server
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 

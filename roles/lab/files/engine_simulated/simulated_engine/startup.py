@@ -115,7 +115,7 @@ def _load_weights(settings: Settings, seconds: float) -> int:
     begun = time.monotonic()
     files = checkpoint.weight_files(settings.model)
     _log_shards(0, len(files))
-    for number, _ in enumerate(files, start=1):
+    for number, dummy in enumerate(files, start=1):
         time.sleep(seconds / len(files))
         _log_shards(number, len(files))
     total = sum(file.stat().st_size for file in files)

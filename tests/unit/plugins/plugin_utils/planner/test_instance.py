@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import instance
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import instance, options
 
 GOOD = {"name": "coder", "model": "Qwen/Qwen3-32B-AWQ"}
 
@@ -148,7 +148,7 @@ def test_objective_not_supported():
 
 def test_unknown_engine_version():
     (problem,) = one(engine_version="0.9.9", options={"max_batch_size": 1})
-    assert (problem.code, problem.remedy) == ("unknown_engine_version", "Use one of 0.8.5.")
+    assert (problem.code, problem.remedy) == ("unknown_engine_version", f"Use one of {', '.join(options.versions())}.")
 
 
 # -- gpus ----------------------------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import yaml
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import options
 
 V = "0.8.5"
+VERSIONS = ("0.8.5", "0.19.1", "0.33.0")
 
 # One value for each type of the schema, and what the engine reads it as.
 SAMPLES = {
@@ -15,43 +16,52 @@ SAMPLES = {
     "human_readable_int": ("32K", 32768),
     "json": ({"a": [1, None, True]}, {"a": [1, None, True]}),
     "json_object": ({"a": {"b": 1}}, {"a": {"b": 1}}),
+    "human_readable_int_or_auto": ("auto", -1),
+    "dict_or_str": ({"a": {"b": 1}}, {"a": {"b": 1}}),
+    "config": ({}, {}),
     "compilation_config": ({"level": 3, "use_cudagraph": True}, {"level": 3, "use_cudagraph": True}),
     "lora_module": ("sql=/lora/sql", {"name": "sql", "path": "/lora/sql"}),
     "prompt_adapter": ("tone=/tone", {"name": "tone", "local_path": "/tone"}),
 }
 
 
-def samples():
-    """Every option with a valid value and what the parser makes of it."""
-    for name, entry in options.schema(V).items():
-        if entry["type"] == "bool":
-            yield name, True, True
-            if entry.get("negatable"):
-                yield name, False, False
-            continue
-        value, read = SAMPLES[entry["type"]]
-        if choices := [choice for choice in entry.get("choices", entry.get("known", [])) if choice not in (None, "None")]:
-            value = read = choices[-1]
-        many = entry.get("nargs") in ("+", "append")
-        yield name, [value, value] if many else value, [read, read] if many else read
+def samples(versions=VERSIONS):
+    """Every option with a valid value and what the parser makes of it, as (version, name, value, read)."""
+    for version in versions:
+        for name, entry in options.schema(version).items():
+            if entry["type"] == "bool":
+                yield version, name, True, True
+                if entry.get("negatable"):
+                    yield version, name, False, False
+                continue
+            value, read = SAMPLES[entry["type"]]
+            if choices := [choice for choice in entry.get("choices", entry.get("known", [])) if choice not in (None, "None")]:
+                value = read = choices[-1]
+            if "keys" in entry:
+                value = read = {entry["keys"][0]: 1}
+            many = entry.get("nargs") in ("+", "append")
+            yield version, name, [value, value] if many else value, [read, read] if many else read
 
 
-def codes(given):
-    return [problem.code for problem in options.check(V, given)]
+def codes(given, version=V):
+    return [problem.code for problem in options.check(version, given)]
 
 
 # -- versions and schema -------------------------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_version_names_the_known_ones():
-    assert options.versions() == ["0.8.5"]
-    with pytest.raises(ValueError, match=r"vLLM 0\.9\.9 are not known: known versions are 0\.8\.5"):
+    assert options.versions() == list(VERSIONS)
+    with pytest.raises(ValueError, match=r"vLLM 0\.9\.9 are not known: known versions are 0\.8\.5, 0\.19\.1, 0\.33\.0"):
         options.schema("0.9.9")
 
 
-def test_every_entry_has_a_default_and_a_type_that_options_knows():
-    for name, entry in options.schema(V).items():
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_entry_has_a_default_and_a_type_that_options_knows(version):
+    for name, entry in options.schema(version).items():
         assert "default" in entry and entry["type"] in {"bool", *options.TYPES}, name
+        # Nothing that depends on the machine or the process has slipped in.
+        assert not isinstance(entry["default"], set) and "0x" not in repr(entry) and "/tmp" not in repr(entry), name
 
 
 def test_the_schema_knows_what_the_engine_documents():
@@ -68,19 +78,31 @@ def test_the_schema_knows_what_the_engine_documents():
     ]
 
 
+def test_the_schemas_of_later_engines_know_what_lanes_say_of_them():
+    older, newer = options.schema("0.19.1"), options.schema("0.33.0")
+    assert not {"swap_space", "max_seq_len_to_capture", "num_scheduler_steps", "enable_reasoning"} & (set(older) | set(newer))
+    assert {"attention_backend", "kv_offloading_size", "max_cudagraph_capture_size", "enable_log_requests"} <= set(older) & set(newer)
+    assert (older["gpu_memory_utilization"]["default"], newer["gpu_memory_utilization"]["default"]) == (0.9, 0.92)
+    assert newer["gpu_memory_utilization"]["short"] == ["--device-memory-utilization"]
+    assert {"TRITON_ATTN", "FLASHINFER"} <= set(older["attention_backend"]["known"]) & set(newer["attention_backend"]["known"])
+    assert {"awq_marlin", "gptq_marlin", "gguf"} <= set(older["quantization"]["known"])
+    assert not {"gguf", "bitsandbytes"} & set(newer["quantization"]["known"])
+
+
 # -- render and parse ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name, value, read", list(samples()))
-def test_what_check_passes_and_render_writes_parse_reads_back(name, value, read):
-    assert codes({name: value}) == []
-    assert options.parse(V, options.render(V, {name: value}))[name] == read
+@pytest.mark.parametrize("version, name, value, read", list(samples()))
+def test_what_check_passes_and_render_writes_parse_reads_back(version, name, value, read):
+    assert codes({name: value}, version) == []
+    assert options.parse(version, options.render(version, {name: value}))[name] == read
 
 
-def test_all_options_at_once_round_trip():
-    given = {name: (value, read) for name, value, read in samples()}
-    argv = options.render(V, {name: value for name, (value, read) in given.items()})
-    assert options.parse(V, argv) == {name: read for name, (value, read) in given.items()}
+@pytest.mark.parametrize("version", VERSIONS)
+def test_all_options_at_once_round_trip(version):
+    given = {name: (value, read) for _, name, value, read in samples([version])}
+    argv = options.render(version, {name: value for name, (value, read) in given.items()})
+    assert options.parse(version, argv) == {name: read for name, (value, read) in given.items()}
 
 
 @pytest.mark.parametrize(
@@ -132,6 +154,46 @@ def test_render(given, argv):
 )
 def test_parse_reads_as_the_engine_does(words, name, value):
     assert options.parse(V, words.split())[name] == value
+
+
+# What the real parsers of vLLM 0.19.1 and 0.33.0 answered to these words.
+@pytest.mark.parametrize("version", ("0.19.1", "0.33.0"))
+@pytest.mark.parametrize(
+    "words, name, value",
+    [
+        ("--max-model-len auto", "max_model_len", -1),
+        ("--max-model-len -1", "max_model_len", -1),
+        ("--max-num-batched-tokens 8k", "max_num_batched_tokens", 8000),
+        ("--attention-backend TRITON_ATTN", "attention_backend", "TRITON_ATTN"),
+        ("--no-enforce-eager", "enforce_eager", False),
+        ("--no-enable-prefix-caching", "enable_prefix_caching", False),
+        ("-O3", "optimization_level", 3),
+        ("-O=1", "optimization_level", 1),
+        ("-O 0", "optimization_level", 0),
+        ("--api-key a b", "api_key", ["a", "b"]),
+        ('--hf-overrides {"a":1}', "hf_overrides", {"a": 1}),
+        ("--quantization None", "quantization", None),
+        ("-ep", "enable_expert_parallel", True),
+        ("--gpu-mem 0.5", "gpu_memory_utilization", 0.5),
+    ],
+)
+def test_parse_reads_as_later_engines_do(version, words, name, value):
+    assert options.parse(version, words.split())[name] == value
+
+
+@pytest.mark.parametrize(
+    "words, name, value",
+    [
+        ("--disable-prefix-caching", "enable_prefix_caching", False),
+        ("--enable-custom-all-reduce", "disable_custom_all_reduce", False),
+        ("--disable-log-requests", "enable_log_requests", False),
+        ("--device-memory-utilization 0.5", "gpu_memory_utilization", 0.5),
+    ],
+)
+def test_parse_reads_the_opposites_of_the_newest_engine(words, name, value):
+    assert options.parse("0.33.0", words.split())[name] == value
+    with pytest.raises(ValueError):
+        options.parse("0.19.1", words.split())
 
 
 @pytest.mark.parametrize(
@@ -196,8 +258,30 @@ def test_an_unknown_option_gets_the_remedy_that_helps(name, remedy):
     assert remedy in problem.remedy
 
 
-def test_no_remedy_hides_an_option_that_exists():
-    assert not set(options.REMEDIES) & set(options.schema(V))
+@pytest.mark.parametrize("version", VERSIONS)
+def test_no_remedy_hides_an_option_that_exists(version):
+    assert not set(options.REMEDIES) & set(options.schema(version))
+
+
+@pytest.mark.parametrize(
+    "version, name, remedy",
+    [
+        ("0.8.5", "attention_backend", "Set VLLM_ATTENTION_BACKEND in the instance's env instead."),
+        ("0.8.5", "kv_offloading_size", "Use swap_space"),
+        ("0.19.1", "swap_space", "kv_offloading_size"),
+        ("0.19.1", "max_seq_len_to_capture", "max_cudagraph_capture_size"),
+        ("0.19.1", "enable_reasoning", "reasoning_parser alone is enough"),
+        ("0.33.0", "num_scheduler_steps", "async_scheduling"),
+        ("0.33.0", "disable_prefix_caching", "Write enable_prefix_caching: false."),
+        ("0.33.0", "disable_log_requests", "Write enable_log_requests: false."),
+        ("0.33.0", "device_memory_utilization", "Write its long name: gpu_memory_utilization."),
+        ("0.33.0", "max_num_partial_prefills", "max_num_batched_tokens"),
+    ],
+)
+def test_an_option_of_another_lane_gets_what_to_use_instead(version, name, remedy):
+    (problem,) = options.check(version, {name: 1})
+    assert problem.code == "unknown_option"
+    assert remedy in problem.remedy
 
 
 @pytest.mark.parametrize(
@@ -232,10 +316,11 @@ def test_wrong_type(name, value, message):
     assert problem.remedy.startswith("Write it as in `")
 
 
-@pytest.mark.parametrize("name", options.schema(V))
-def test_the_example_of_a_remedy_is_itself_valid(name):
-    (problem,) = options.check(V, {name: object()})
-    assert codes(yaml.safe_load(problem.remedy.split("`")[1])) == []
+@pytest.mark.parametrize("version, name", [(version, name) for version in VERSIONS for name in options.schema(version)])
+def test_the_example_of_a_remedy_is_itself_valid(version, name):
+    (problem,) = options.check(version, {name: object()})
+    example = yaml.safe_load(problem.remedy.split("`")[1])
+    assert codes(example, version) == []
 
 
 @pytest.mark.parametrize(
@@ -259,6 +344,26 @@ def test_a_tool_call_parser_that_fails_after_parsing_is_a_wrong_choice_unless_a_
     assert codes({"tool_call_parser": "qwen"}) == ["wrong_choice"]
     assert codes({"tool_call_parser": "qwen", "tool_parser_plugin": "/plugins/qwen.py"}) == []
     assert codes({"tool_call_parser": "hermes"}) == []
+
+
+def test_a_word_that_the_engine_refuses_after_parsing_is_a_wrong_choice():
+    for version in ("0.19.1", "0.33.0"):
+        assert codes({"attention_backend": "XFORMERS"}, version) == ["wrong_choice"]
+        assert codes({"attention_backend": "triton_attn"}, version) == []
+        assert codes({"quantization": "gptq_bitblas"}, version) == ["wrong_choice"]
+        assert codes({"reasoning_parser": "nonsense"}, version) == ["wrong_choice"]
+        assert codes({"reasoning_parser": "nonsense", "reasoning_parser_plugin": "/plugins/n.py"}, version) == []
+        assert codes({"reasoning_parser": "qwen3", "tool_call_parser": "hermes"}, version) == []
+    assert codes({"quantization": "gguf"}, "0.19.1") == []
+    assert codes({"quantization": "gguf"}, "0.33.0") == ["wrong_choice"]
+
+
+def test_unknown_config_key():
+    (problem,) = options.check("0.19.1", {"compilation_config": {"level": 3, "mode": 3}})
+    assert problem.code == "unknown_config_key"
+    assert problem.message == "compilation_config has level, which the engine does not know."
+    assert "cudagraph_mode" in problem.remedy
+    assert codes({"compilation_config": {"mode": 3}}, "0.19.1") == []
 
 
 def test_one_way_flag():
