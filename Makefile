@@ -1,5 +1,6 @@
 # make lab    simulated hosts on this machine, brought from bare to serving a real chat completion
 # make test   every check that CI runs
+# ANSIBLE=13.8.0 tests with that release of the ansible package instead of the pinned one.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -16,6 +17,7 @@ $(VENV)/.run: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ": name another with make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt
+	$(if $(ANSIBLE),$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check ansible==$(ANSIBLE))
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements-dev.txt

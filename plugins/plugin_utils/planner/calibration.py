@@ -9,6 +9,7 @@ counts (gpu_blocks, cpu_blocks, kv_tokens), and under predicted the same terms a
 
 from __future__ import annotations
 
+import itertools
 import re
 import statistics
 from collections.abc import Iterable
@@ -32,7 +33,6 @@ SIZE = rf"{NUMBER} ?(GiB|GB|MiB)"  # the engine writes GB where it means GiB
 PATTERNS = {
     # V0 from 0.6.5 on, in one record of several lines.
     "total": rf"total_gpu_memory \({SIZE}\)",
-    "utilization": rf"gpu_memory_utilization \({NUMBER}\)",
     "budget": rf"gpu_memory_utilization \({NUMBER}\) = {SIZE}",
     "weights": rf"model weights take {SIZE}",
     "non_torch": rf"non_torch_memory takes {SIZE}",
@@ -147,7 +147,7 @@ def _record(text: str) -> dict:
     """The V0 record of the rank with the least KV cache: the terms that stand between one line of totals and the next."""
     records = []
     starts = [match.start() for match in re.finditer(r"total_gpu_memory \(|total_gpu_memory=", text)]
-    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+    for start, end in itertools.pairwise([*starts, len(text)]):
         part, terms = text[start:end], {}
         for key in ("total", "weights", "non_torch", "activation", "kv_cache"):
             if match := PATTERNS[key].search(part):

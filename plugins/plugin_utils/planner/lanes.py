@@ -23,8 +23,8 @@ class Lane:
 
     image: the official image's tag. digest: of that image, where one is known. torch: the release it is built against. cuda: the CUDA release
     that its kernels are compiled with. driver: the lowest driver branch that runs it (within one CUDA major a driver need not be as new as the
-    kernels; across majors GeForce cards have no forward compatibility). image_driver: the driver from which the NVIDIA container runtime starts the image as it is, where that is higher: the image
-    asks for its own CUDA release although any of that major runs it.
+    kernels; across majors GeForce cards have no forward compatibility). image_driver: the driver from which the NVIDIA container runtime starts
+    the image as it is: the image asks for its own CUDA release although an older driver of that major runs it.
     core: V0 or V1 by capability. attention: the backend that the engine picks by itself. wants: the option that must be set for that
     capability (empty where the engine's own choice works). quantization: method -> lowest capability; a method that is missing is not in
     this engine. schemes: the same for the layouts of compressed-tensors. checkpoint: quant_method of a checkpoint -> the values of the option
@@ -52,7 +52,7 @@ class Lane:
     ignored_env: Mapping[str, str] = field(default_factory=dict)
 
 
-# -- Names -----------------------------------------------------------------------------------------------------------------------------------
+# -- Names ---------------------------------------------------------------------------------------------------------------------------------
 
 # What an option of 0.8.5 has become in the V1 engines. Every option of 0.8.5 that 0.19.1 lacks is here.
 SINCE_V1 = {
@@ -71,7 +71,7 @@ SINCE_V1 = {
     "disable_mm_preprocessor_cache": "Write mm_processor_cache_gb: 0.",
     "guided_decoding_backend": "Write structured_outputs_config: {backend: xgrammar}, with the backend meant.",
     "logits_processor_pattern": "Use logits_processors, which names the classes.",
-    "override_pooler_config": "Use pooler_config.",
+    "override_pooler_config": "Use pooler_config, whose keys have other names.",
     "override_neuron_config": "Remove it: it is for other hardware.",
     "device": "Remove it: the build decides.",
     "task": "Use runner (generate, pooling) and convert.",
@@ -249,7 +249,7 @@ def instead(version: str, name: str) -> str | None:
     return lane(version).instead.get(name)
 
 
-# -- Drivers ---------------------------------------------------------------------------------------------------------------------------------
+# -- Drivers -------------------------------------------------------------------------------------------------------------------------------
 
 
 def driver_numbers(text) -> tuple[int, ...] | None:
@@ -289,7 +289,7 @@ def image_problem(version: str, driver: str | None, env: Mapping[str, str]) -> P
     return Problem("image_wants_newer_driver", message, remedy)
 
 
-# -- From one lane to another ------------------------------------------------------------------------------------------------------------------
+# -- From one lane to another --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,8 +349,6 @@ def _renamed(name: str, value, options: dict, known: Mapping[str, object]) -> di
         return {"hf_overrides": {**(options.get("hf_overrides") or {}), "rope_parameters": parameters}}
     if name == "disable_mm_preprocessor_cache" and value and "mm_processor_cache_gb" in known:
         return {"mm_processor_cache_gb": 0}
-    if name == "override_pooler_config" and "pooler_config" in known:
-        return {"pooler_config": value}
     if name == "task" and value in ("generate", "embed", "embedding", "classify", "score", "reward") and "runner" in known:
         return {"runner": "generate" if value == "generate" else "pooling"}
     return None

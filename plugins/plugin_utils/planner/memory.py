@@ -31,8 +31,10 @@ MIB = 1024**2
 # Every constant that was fitted, with the cases of tests/data/memory_logs.json that it rests on. Everything else is read in the code.
 FITTED = {
     # Kernels, cuBLAS handles and the like in the engine's own process; measured minus what torch holds. T4 0.05 (t008 t025 t026 t027 t028
-    # t040), A10 0.05 (a004 a005), L40S 0.08 (a009), V100 0.09 (t004), RTX 4060 0.03 (i001).
+    # t040), A10 0.05 (a004 a005), L40S 0.08 (a009), RTX 4060 0.03 (i001).
     "non_torch": int(0.05 * GIB),
+    # The same on a V100, 0.07 to 0.09 (t004 t032 t034).
+    "non_torch_volta": int(0.08 * GIB),
     # The same on an H100, 0.07 to 0.14 (v007 p002 p004 p008), and what engines from 0.12 on add to it: 0.25 in all (q001 q006 q008 q012).
     "non_torch_hopper": int(0.12 * GIB),
     "non_torch_late": int(0.12 * GIB),
@@ -424,14 +426,14 @@ def _layer_tensors(model: Model, ranks: int, element: int, sparse: bool, expande
 
 
 def _layers(model: Model, ranks: int, element: int, first: int, last: int, repacked: bool) -> Iterator[tuple[int, list[int]]]:
-    """(how many, tensor sizes) for each kind of layer in that range. Parts left in 16 bit are spread evenly over the stages."""
+    """(how many, tensor sizes) for each kind of layer in that range. Parts left in 16 bit are spread evenly over the stages, rounded up."""
     dense = sum(first <= index < last for index in model.experts.dense) if model.experts else last - first
     skipped = dict(model.quant.skipped) if model.quant else {}
     for count, sparse in ((dense, False), (last - first - dense, True)):
         if not count:
             continue
         # Layers in steps: those that keep most in 16 bit first, then those that keep less.
-        shares = {part: round(number * count / model.layers) for part, number in skipped.items()}
+        shares = {part: min(count, -(-number * count // model.layers)) for part, number in skipped.items()}
         steps = sorted({*shares.values(), 0, count})
         for low, high in zip(steps, steps[1:], strict=False):
             expanded = frozenset(part for part, share in shares.items() if share >= high)
@@ -723,7 +725,8 @@ def non_torch(settings: Settings, sm: int) -> int:
 
     Engines before 0.7 count everything in use on the card (worker.py), and so does V1 up to 0.8: there the CUDA context is in it.
     """
-    size = FITTED["non_torch_hopper" if sm // 10 == 9 else "non_torch"] + (FITTED["non_torch_late"] if settings.release >= (0, 12) else 0)
+    kind = "non_torch_hopper" if sm // 10 == 9 else "non_torch_volta" if 70 <= sm < 75 else "non_torch"
+    size = FITTED[kind] + (FITTED["non_torch_late"] if settings.release >= (0, 12) else 0)
     if settings.tensor_parallel_size > 1:
         size += int(FITTED["nccl_nvlink"] * math.log2(settings.tensor_parallel_size)) if settings.nvlink and sm >= 80 else FITTED["nccl_pcie"]
     if settings.release < (0, 7) or settings.core == "V1" and settings.release < (0, 9):

@@ -9,6 +9,7 @@ vllm 0.8.5 (model_executor/models) and of the configuration classes they are giv
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -269,10 +270,11 @@ def read(config, tensor_bytes=None) -> Model:
     vocab = reader.number("vocab_size padded_vocab_size", 1, 2**24)
     latent = _latent(reader) if family.moe == "deepseek" else None
     head_dim = reader.number("head_dim kv_channels", 1, 4096, default=family.head_dim or max(1, hidden // heads))
-    if "head_dim" not in text and "kv_channels" not in text and family.head_dim is None and latent is None and hidden % heads:
+    divided = text.get("head_dim") is None and text.get("kv_channels") is None and family.head_dim is None and latent is None
+    if not problems and divided and hidden % heads:
         message = f"config.json has hidden_size {hidden}, which num_attention_heads {heads} does not divide."
         problems.append(Problem("invalid_model_value", message, "Take the config.json of the checkpoint itself, unchanged."))
-    if heads % kv_heads:
+    if not problems and heads % kv_heads:
         message = f"config.json has num_attention_heads {heads}, which num_key_value_heads {kv_heads} does not divide."
         problems.append(Problem("invalid_model_value", message, "Take the config.json of the checkpoint itself, unchanged."))
     max_positions, max_length, rope_positions = _lengths(text, reader, problems)
@@ -339,8 +341,9 @@ def _architecture(config: dict, problems: list[Problem]) -> str:
     for name in names:
         if name in FAMILIES:
             return name
-    message = f"The architecture {names[0][:80]!r} is not known to the planner."
-    problems.append(Problem("unknown_architecture", message, f"Use a model of a known architecture: {', '.join(sorted(FAMILIES))}."))
+    near = difflib.get_close_matches(names[0][:80], FAMILIES, n=3, cutoff=0.7) or ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3MoeForCausalLM"]
+    message = f"The architecture {names[0][:80]!r} is not one of the {len(FAMILIES)} that the planner knows."
+    problems.append(Problem("unknown_architecture", message, f"Use a model of a known architecture, such as {', '.join(near)}."))
     return ""
 
 
@@ -448,7 +451,7 @@ def _experts(reader: _Reader, family: Family, layers: int, problems: list[Proble
     """Which layers are dense: DeepSeek's first_k_dense_replace and moe_layer_freq, Qwen's mlp_only_layers and decoder_sparse_step."""
     count = reader.number("num_experts n_routed_experts num_local_experts", 1, 4096)
     top_k = reader.number("num_experts_per_tok", 1, 4096)
-    if top_k > count:
+    if not problems and top_k > count:
         message = f"config.json has num_experts_per_tok {top_k}, more than its {count} experts."
         problems.append(Problem("invalid_model_value", message, "Take the config.json of the checkpoint itself, unchanged."))
     width = reader.number("moe_intermediate_size intermediate_size", 1, 2**22)

@@ -80,7 +80,7 @@ class Facts:
         return found if isinstance(found, dict) else {}
 
 
-# -- What the engine makes of the options ------------------------------------------------------------------------------------------------------
+# -- What the engine makes of the options --------------------------------------------------------------------------------------------------
 
 
 def facts(
@@ -120,7 +120,8 @@ def facts(
     prefix = option("enable_prefix_caching")
     prefix = (not v0 if prefix is None else prefix) and not (v0 and model.multimodal)
     large = (card_bytes or 0) >= 70 * GIB
-    seqs = option("max_num_seqs") or (1024 if large and not v0 else 256)
+    seqs, block = option("max_num_seqs"), option("block_size")
+    seqs = (1024 if large and not v0 else 256) if seqs is None else seqs
     batched = _length(option("max_num_batched_tokens"))
     if batched is None:
         batched = _batched(v0, version, chunked, length, model, large, seqs)
@@ -148,7 +149,7 @@ def facts(
         max_num_seqs=seqs,
         chunked=chunked,
         prefix=prefix,
-        block=option("block_size") or 16,
+        block=16 if block is None else block,
         tp=option("tensor_parallel_size"),
         pp=option("pipeline_parallel_size"),
     )
@@ -329,7 +330,7 @@ def _quantization(lane, asked: str | None, model: Model, config: Mapping, sm: in
     return method
 
 
-# -- The rules -----------------------------------------------------------------------------------------------------------------------------------
+# -- The rules -----------------------------------------------------------------------------------------------------------------------------
 
 REFUSALS: list[Callable[[Facts], Problem | None]] = []
 WARNINGS: list[Callable[[Facts], Problem | None]] = []
@@ -371,7 +372,7 @@ def _divisors(number: int, most: int) -> list[int]:
     return [divisor for divisor in range(1, most + 1) if number % divisor == 0]
 
 
-# -- Numbers -------------------------------------------------------------------------------------------------------------------------------------
+# -- Numbers -------------------------------------------------------------------------------------------------------------------------------
 
 
 def value_out_of_range(f: Facts) -> Problem | None:
@@ -407,7 +408,7 @@ def utilization_out_of_range(f: Facts) -> Problem | None:
     return Problem("utilization_out_of_range", message, "Use a number above 0 and at most 1, such as 0.9.")
 
 
-# -- Host and driver -------------------------------------------------------------------------------------------------------------------------------
+# -- Host and driver -----------------------------------------------------------------------------------------------------------------------
 
 
 @refusal
@@ -452,7 +453,7 @@ def cuda_visible_devices_uuid(f: Facts) -> Problem | None:
     return Problem("cuda_visible_devices_uuid", message, "Use the instance's key gpus, with the cards' indices.")
 
 
-# -- Shapes per rank -------------------------------------------------------------------------------------------------------------------------------
+# -- Shapes per rank -----------------------------------------------------------------------------------------------------------------------
 
 
 @refusal
@@ -579,7 +580,7 @@ def kv_heads_replicated(f: Facts) -> Problem | None:
     return Problem("kv_heads_replicated", message, remedy)
 
 
-# -- Quantisation ------------------------------------------------------------------------------------------------------------------------------------
+# -- Quantisation --------------------------------------------------------------------------------------------------------------------------
 
 
 @refusal
@@ -698,7 +699,7 @@ def eight_bit_runs_eagerly(f: Facts) -> Problem | None:
     return Problem("eight_bit_runs_eagerly", "bitsandbytes with 8 bits runs without CUDA graphs.", "Use a 4-bit checkpoint if speed matters.")
 
 
-# -- Number formats ------------------------------------------------------------------------------------------------------------------------------------
+# -- Number formats ------------------------------------------------------------------------------------------------------------------------
 
 
 @refusal
@@ -764,7 +765,7 @@ def kv_cache_dtype_unsupported(f: Facts) -> Problem | None:
     return None
 
 
-# -- Attention -----------------------------------------------------------------------------------------------------------------------------------------
+# -- Attention -----------------------------------------------------------------------------------------------------------------------------
 
 
 @refusal
@@ -906,7 +907,7 @@ def _int(config: Mapping, key: str) -> int:
     return value if options.is_int(value) else 0
 
 
-# -- Scheduling --------------------------------------------------------------------------------------------------------------------------------------------
+# -- Scheduling ----------------------------------------------------------------------------------------------------------------------------
 
 
 @refusal
@@ -1041,7 +1042,9 @@ def prefix_caching_off_for_pictures(f: Facts) -> Problem | None:
     """engine/arg_utils.py _set_default_args_v0."""
     if f.core != "V0" or not f.model.multimodal or not f.option("enable_prefix_caching"):
         return None
-    return Problem("prefix_caching_off_for_pictures", "The V0 engine turns prefix caching off for a model that reads pictures.", "Remove enable_prefix_caching.")
+    return Problem(
+        "prefix_caching_off_for_pictures", "The V0 engine turns prefix caching off for a model that reads pictures.", "Remove enable_prefix_caching."
+    )
 
 
 @warning
@@ -1062,7 +1065,7 @@ def adapters_unproven(f: Facts) -> Problem | None:
     return Problem("adapters_unproven", message, "Merge the adapter into the weights.")
 
 
-# -- RAM ---------------------------------------------------------------------------------------------------------------------------------------------------
+# -- RAM -----------------------------------------------------------------------------------------------------------------------------------
 
 
 def _swap(f: Facts) -> float:
@@ -1124,7 +1127,7 @@ def offload_over_ram(f: Facts) -> Problem | None:
     return Problem("offload_over_ram", message, "Use a smaller cpu_offload_gb; it is for each card.")
 
 
-# -- Between the cards -------------------------------------------------------------------------------------------------------------------------------------
+# -- Between the cards ---------------------------------------------------------------------------------------------------------------------
 
 
 @warning
@@ -1142,7 +1145,7 @@ def custom_all_reduce_falls_back(f: Facts) -> Problem | None:
     return Problem("custom_all_reduce_falls_back", message, "Set disable_custom_all_reduce: true, which is the same without the attempt.")
 
 
-# -- What is not what it seems -----------------------------------------------------------------------------------------------------------------------------
+# -- What is not what it seems -------------------------------------------------------------------------------------------------------------
 
 
 @refusal
@@ -1193,7 +1196,9 @@ def metrics_hidden(f: Facts) -> Problem | None:
 def metrics_off(f: Facts) -> Problem | None:
     if not f.option("disable_log_stats"):
         return None
-    return Problem("metrics_off", "disable_log_stats removes the engine's metrics, and with them what monitoring and watchdog see.", "Remove disable_log_stats.")
+    return Problem(
+        "metrics_off", "disable_log_stats removes the engine's metrics, and with them what monitoring and watchdog see.", "Remove disable_log_stats."
+    )
 
 
 @warning
@@ -1204,7 +1209,7 @@ def deprecated_option(f: Facts) -> Problem | None:
     return Problem("deprecated_option", f"vLLM {f.lane.version} calls {_listed(names)} deprecated.", f"Remove {_listed(names)}.")
 
 
-# -- With the memory known ---------------------------------------------------------------------------------------------------------------------------------
+# -- With the memory known -----------------------------------------------------------------------------------------------------------------
 
 
 def kv_cache_too_small(f: Facts, blocks: int) -> Problem | None:

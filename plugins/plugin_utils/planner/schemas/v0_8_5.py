@@ -107,7 +107,11 @@ OPTIONS = {
     'otlp_traces_endpoint': {'type': 'str', 'default': None},
     'override_generation_config': {'type': 'json', 'default': None},
     'override_neuron_config': {'type': 'json', 'default': None},
-    'override_pooler_config': {'type': 'json_object', 'default': None},
+    'override_pooler_config': {
+        'type': 'json_object',
+        'keys': ['normalize', 'pooling_type', 'returned_token_ids', 'softmax', 'step_tag_id'],
+        'default': None,
+    },
     'pipeline_parallel_size': {'type': 'int', 'default': 1, 'short': ['-pp']},
     'port': {'type': 'int', 'default': 8000},
     'preemption_mode': {'type': 'str', 'optional': True, 'choices': ['recompute', 'swap', 'None'], 'default': None},
