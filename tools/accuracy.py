@@ -35,7 +35,15 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import 
 GIB = 1024**3
 DATA = ROOT / "tests" / "data"
 OPTIONS = (
-    "max_model_len max_num_seqs max_num_batched_tokens kv_cache_dtype block_size enforce_eager enable_chunked_prefill swap_space cpu_offload_gb".split()
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "kv_cache_dtype",
+    "block_size",
+    "enforce_eager",
+    "enable_chunked_prefill",
+    "swap_space",
+    "cpu_offload_gb",
 )
 
 
@@ -80,8 +88,6 @@ def config_of(record: dict) -> dict:
     config.update(config.pop("moe", {}))
     config.update(config.pop("mla", {}))
     config["quantization_config"] = _quantization(config.get("quantization_config"))
-    if architecture.startswith("Phi4") or "Phi-4-mini" in str(config.get("note")):
-        config["partial_rotary_factor"] = 0.75
     return {key: value for key, value in config.items() if value is not None}
 
 

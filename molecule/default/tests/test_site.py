@@ -1,7 +1,9 @@
 """What a converged host must be, asked of the host itself."""
 
+import base64
 import json
 import os
+import pathlib
 import urllib.request
 
 import pytest
@@ -128,3 +130,20 @@ def test_the_engine_has_the_articles_metrics(url):
         metrics = answer.read().decode()
     for name in ("gpu_cache_usage_perc", "num_requests_running", "generation_tokens_total"):
         assert f"vllm:{name}" in metrics
+
+
+def test_the_option_schema_is_the_engines_own(host):
+    checkout = pathlib.Path(__file__).parents[3]
+    program = base64.b64encode((checkout / "tools/options_from_engine.py").read_bytes()).decode()
+    generated = host.check_output(f"echo {program} | base64 --decode | docker exec --interactive vllm-coder python3 - 2>/dev/null")
+    assert generated == (checkout / "plugins/plugin_utils/planner/schemas/v0_8_5.py").read_text(encoding="utf-8").rstrip("\n")
+
+
+def test_the_engine_was_given_the_units_command_line(host):
+    """The planner's argv, through unit file, systemd and docker, arrives unchanged."""
+    arguments = json.loads(host.check_output("docker inspect --format '{{ json .Args }}' vllm-coder"))
+    assert arguments[2:] == [
+        "--model", "/model/tiny-qwen3", "--served-model-name", "coder", "--tensor-parallel-size", "1", "--dtype", "auto",
+        "--max-model-len", "32768", "--max-num-batched-tokens", "32768", "--gpu-memory-utilization", "0.96", "--block-size", "16",
+        "--enable-prefix-caching", "--swap-space", "1", "--max-num-seqs", "64",
+    ]  # fmt: skip

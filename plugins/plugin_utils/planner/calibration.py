@@ -163,10 +163,7 @@ def _record(text: str) -> dict:
 
 def _last(pattern: re.Pattern, text: str) -> re.Match | None:
     """The last match: V1 logs one for each rank, and they are alike."""
-    found = None
-    for found in pattern.finditer(text):
-        pass
-    return found
+    return next(reversed(list(pattern.finditer(text))), None)
 
 
 def _sizes(name: str, text: str) -> list[int]:

@@ -83,7 +83,7 @@ class Settings:
     core: V0 or V1. attention: XFORMERS, FLASH_ATTN or another backend's name. dtype: the one that runs, never auto. moe_chunk: tokens that one
     call of the fused experts takes (VLLM_FUSED_MOE_CHUNK_SIZE). nvlink: whether the ranks are joined by it. plain_kernels: the option quantization
     asks for awq or gptq as they are, where the engine would take Marlin's kernels. charges_graphs: an estimate of the CUDA graphs is taken from
-    the budget.
+    the budget. shrinks_context: max_model_len is "auto", so the engine takes less where the cache cannot hold the model's longest context.
     """
 
     version: str
@@ -106,6 +106,7 @@ class Settings:
     nvlink: bool = False
     plain_kernels: bool = False
     charges_graphs: bool = False
+    shrinks_context: bool = False
 
     @property
     def release(self) -> tuple[int, ...]:
@@ -196,8 +197,9 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
     now = release(version)
     sm = min(card.sm for card in cards)
     core = "V0" if now < (0, 8) or now < (0, 10) and (sm < 80 or env.get("VLLM_USE_V1") == "0") else "V1"
-    max_model_len = options.get("max_model_len") or model.max_length
-    seqs, tokens = options.get("max_num_seqs"), options.get("max_num_batched_tokens")
+    max_model_len = _count(options.get("max_model_len")) or model.max_length
+    seqs, tokens = options.get("max_num_seqs"), _count(options.get("max_num_batched_tokens"))
+    utilization, swap = (_default(version, name, otherwise) if options.get(name) is None else options[name] for name, otherwise in DEFAULTS)
     chunked = options.get("enable_chunked_prefill")
     if core == "V1":
         large = min(card.total_bytes for card in cards) >= 70 * GIB and not (now >= (0, 9) and any("a100" in card.name.lower() for card in cards))
@@ -228,21 +230,36 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
         max_model_len=max_model_len,
         max_num_batched_tokens=tokens,
         max_num_seqs=seqs,
-        gpu_memory_utilization=options.get("gpu_memory_utilization") or _default(version, "gpu_memory_utilization", 0.9),
-        tensor_parallel_size=options.get("tensor_parallel_size") or 1,
-        pipeline_parallel_size=options.get("pipeline_parallel_size") or 1,
+        gpu_memory_utilization=utilization,
+        tensor_parallel_size=max(1, options.get("tensor_parallel_size") or 1),
+        pipeline_parallel_size=max(1, options.get("pipeline_parallel_size") or 1),
         block_size=options.get("block_size") or 16,
         kv_cache_dtype=options.get("kv_cache_dtype") or "auto",
         enforce_eager=bool(options.get("enforce_eager")),
         enable_chunked_prefill=bool(chunked),
         cpu_offload_bytes=int((options.get("cpu_offload_gb") or 0) * GIB),
-        swap_bytes=int((_default(version, "swap_space", 4) if options.get("swap_space") is None else options["swap_space"]) * GIB) if core == "V0" else 0,
+        swap_bytes=int(swap * GIB) if core == "V0" else 0,
         moe_chunk=int(chunk) if chunk.isdigit() and int(chunk) else 32768,
         nvlink=bool(nvlink),
+        shrinks_context=options.get("max_model_len") in ("auto", -1, "-1"),
         plain_kernels=options.get("quantization") in ("awq", "gptq"),
         # On by default since 0.21, as the engine's own log says; there, but off, since 0.14 (vllm pull request 30515).
         charges_graphs=core == "V1" and env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", "1" if now >= (0, 21) else "0") == "1",
     )
+
+
+# Options whose default the schema of the version tells, and the default of a version without one.
+DEFAULTS = (("gpu_memory_utilization", 0.9), ("swap_space", 4))
+
+
+def _count(value) -> int | None:
+    """A number of tokens as the engine's parser reads it: "32K" is 32768. None for nothing, and for "auto" and -1, which is as many as fit."""
+    if isinstance(value, str):
+        try:
+            value = engine_options.human_readable_int(value)
+        except ValueError:
+            return None
+    return value if value and value > 0 else None
 
 
 def _default(version: str, name: str, otherwise):
@@ -571,7 +588,8 @@ def sampler_bytes_per_entry(settings: Settings, element: int = 2) -> float:
     if settings.core == "V1" and settings.release >= (0, 12):
         return V1_LATE_SAMPLER
     small = 1 < settings.max_num_seqs < SEGMENTED_SORT_SEQUENCES
-    return element + 4 + 4 + 8 + (32 if small else 20)
+    logits = 4 if element == 4 else element + 4
+    return logits + 4 + 8 + (32 if small else 20)
 
 
 def sampler(model: Model, settings: Settings) -> int:
@@ -832,7 +850,7 @@ def shortfalls(model: Model, settings: Settings, prediction: Prediction) -> tupl
         )
         problem = Problem("no_room_for_kv_cache", message, _more_room(settings, -rank.kv_cache))
         (refusals if -rank.kv_cache >= room else warnings).append(problem)
-    elif prediction.tokens < settings.max_model_len:
+    elif prediction.tokens < settings.max_model_len and not settings.shrinks_context:
         per_block = rank.kv_cache / max(1, rank.blocks)
         missing = (settings.max_model_len / prediction.block_size - prediction.blocks) * per_block
         message = (
@@ -857,4 +875,3 @@ def shortfalls(model: Model, settings: Settings, prediction: Prediction) -> tupl
 def _more_room(settings: Settings, missing: int) -> str:
     more = settings.tensor_parallel_size * 2
     return f"Set cpu_offload_gb to {math.ceil((missing + settings.cpu_offload_bytes) / GIB)} or more, or tensor_parallel_size to {more} or more."
-

@@ -253,7 +253,7 @@ def _check_value(name: str, value, entry: dict) -> list[Problem]:
     if nargs == "?" and value is entry["const"]:
         return []
     many = nargs in ("+", "append")
-    example = str((entry.get("choices") or entry.get("known") or [kind.example])[0])
+    example = "{}" if "keys" in entry else str((entry.get("choices") or entry.get("known") or [kind.example])[0])
     example = f"[{example}]" if many else example
     noun = f"a list, each item {kind.noun}" if many else kind.noun
     if many and (not isinstance(value, list) or nargs == "+" and not value):

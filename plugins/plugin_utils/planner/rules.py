@@ -116,7 +116,7 @@ def facts(
     automatic = length == -1 and defaults["max_model_len"]["type"] == "human_readable_int_or_auto"
     length = derived if length is None or automatic else length
     v0 = core == "V0"
-    chunked = _chunked(option, model, length, v0)
+    chunked = _chunked(lane, option, model, length, v0)
     prefix = option("enable_prefix_caching")
     prefix = (not v0 if prefix is None else prefix) and not (v0 and model.multimodal)
     large = (card_bytes or 0) >= 70 * GIB
@@ -124,7 +124,8 @@ def facts(
     seqs = (1024 if large and not v0 else 256) if seqs is None else seqs
     batched = _length(option("max_num_batched_tokens"))
     if batched is None:
-        batched = _batched(v0, version, chunked, length, model, large, seqs)
+        whole = not chunked or (option("num_scheduler_steps") or 1) > 1
+        batched = _batched(v0, version, whole, length, model, large, seqs)
         if not v0 and version != "0.8.5" and option("max_num_seqs") is None:
             seqs = min(seqs, batched)
     return Facts(
@@ -236,7 +237,7 @@ def _attention(lane, option, env: Mapping[str, str], model: Model, dtype: str, s
     head = model.head_dim
     if lane.version == "0.8.5":
         fits = dtype != "float32" and (option("block_size") or 16) % 16 == 0 and (core == "V1" or head in FLASH_HEADS_V0)
-        return chosen if chosen != "FLASH_ATTN" or fits and not str(option("kv_cache_dtype")).startswith("fp8") or core == "V1" else "XFORMERS"
+        return chosen if chosen != "FLASH_ATTN" or (fits and not str(option("kv_cache_dtype")).startswith("fp8")) or core == "V1" else "XFORMERS"
     if forced:
         return "FLASH_ATTN"
     fits = {
@@ -279,27 +280,30 @@ def _rope_kind(scaling) -> str:
     return kind if isinstance(kind, str) else ""
 
 
-def _chunked(option, model: Model, length: int, v0: bool) -> bool:
-    """engine/arg_utils.py _set_default_args_v0. V1 always chunks, unless it is told not to."""
+def _chunked(lane, option, model: Model, length: int, v0: bool) -> bool:
+    """engine/arg_utils.py _set_default_args_v0. V1 always chunks; later engines can be told not to."""
     asked = option("enable_chunked_prefill")
+    if not v0:
+        return lane.version == "0.8.5" or asked is not False
     if asked is not None:
         return asked
-    if not v0:
-        return True
     window = model.sliding_window is not None and not model.interleaved_window
     plain = not (window or option("speculative_config") or option("enable_lora") or option("enable_prompt_adapter"))
     return length > LONG_CONTEXT and plain and not model.multimodal and not model.latent
 
 
-def _batched(v0: bool, version: str, chunked: bool, length: int, model: Model, large: bool, seqs: int) -> int:
-    """max_num_batched_tokens where it is not given: config.py SchedulerConfig.__post_init__; engine/arg_utils.py of later engines."""
+def _batched(v0: bool, version: str, whole: bool, length: int, model: Model, large: bool, seqs: int) -> int:
+    """max_num_batched_tokens where it is not given: config.py SchedulerConfig.__post_init__; engine/arg_utils.py of later engines.
+
+    whole: a prompt is computed in one piece.
+    """
     if v0:
-        tokens = BATCHED_TOKENS if chunked else max(length, BATCHED_TOKENS)
+        tokens = max(length, BATCHED_TOKENS) if whole else BATCHED_TOKENS
         return max(tokens, BATCHED_TOKENS_MULTIMODAL) if model.multimodal else tokens
     tokens = 8192 if large else BATCHED_TOKENS
     if version == "0.8.5":
         return tokens
-    return min(seqs * length, tokens if chunked else max(length, tokens))
+    return min(seqs * length, max(length, tokens) if whole else tokens)
 
 
 def _quantization(lane, asked: str | None, model: Model, config: Mapping, sm: int) -> str | None:
@@ -471,7 +475,7 @@ def kv_heads_not_divisible(f: Facts) -> Problem | None:
     heads = f.model.kv_heads
     if f.model.latent or (heads % f.tp == 0 if heads >= f.tp else f.tp % heads == 0):
         return None
-    good = [size for size in range(1, max(f.cards, 1) + 1) if f.model.heads % size == 0 and (heads % size == 0 or heads < size and size % heads == 0)]
+    good = [size for size in range(1, max(f.cards, 1) + 1) if f.model.heads % size == 0 and (heads % size == 0 or (heads < size and size % heads == 0))]
     message = f"The model has {heads} KV heads, which tensor_parallel_size {f.tp} neither divides nor is a multiple of."
     return Problem("kv_heads_not_divisible", message, f"Use tensor_parallel_size {_listed(good)}.")
 
@@ -953,7 +957,7 @@ def batched_tokens_below_sequences(f: Facts) -> Problem | None:
 def partial_prefills_without_chunks(f: Facts) -> Problem | None:
     """config.py SchedulerConfig._verify_args."""
     partial, long = f.option("max_num_partial_prefills"), f.option("max_long_partial_prefills")
-    if partial is None or partial == 1 and long == 1:
+    if partial is None or (partial == 1 and long == 1):
         return None
     if partial > 1 and not f.chunked:
         message = f"max_num_partial_prefills is {partial}, and chunked prefill is off."
@@ -971,6 +975,17 @@ def prefix_caching_with_window(f: Facts) -> Problem | None:
         return None
     message = f"The V0 engine has no prefix caching for a model with a sliding window, here of {f.model.sliding_window} tokens."
     return Problem("prefix_caching_with_window", message, "Set enable_prefix_caching: false, or disable_sliding_window: true.")
+
+
+@refusal
+def window_and_rope_scaling(f: Facts) -> Problem | None:
+    """config.py _get_and_verify_max_len, NotImplementedError."""
+    overrides = f.option("hf_overrides")
+    scaling = f.option("rope_scaling") or (overrides.get("rope_scaling") if isinstance(overrides, dict) else None) or f.config.get("rope_scaling")
+    if f.lane.version != "0.8.5" or not f.option("disable_sliding_window") or not scaling or _rope_kind(scaling) in ("su", "longrope", "llama3"):
+        return None
+    message = f"disable_sliding_window is true, and vLLM {f.lane.version} does not have it for a model with rope_scaling."
+    return Problem("window_and_rope_scaling", message, "Remove disable_sliding_window.")
 
 
 @refusal

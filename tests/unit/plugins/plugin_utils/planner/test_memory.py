@@ -333,6 +333,16 @@ def test_each_lane_has_its_own_defaults(version, capability, gib, core, attentio
     assert (chosen.gpu_memory_utilization, chosen.swap_bytes) == (utilization, swap * GIB)
 
 
+@pytest.mark.parametrize(("written", "read"), [("32K", 32768), ("32k", 32000), (8192, 8192), ("auto", 40960), (-1, 40960), (None, 40960)])
+def test_lengths_are_read_as_the_engine_reads_them(written, read):
+    chosen = settings(shape("Qwen/Qwen3-8B"), version="0.19.1", max_model_len=written)
+    assert chosen.max_model_len == read
+
+
+def test_a_utilization_of_nothing_is_not_taken_for_the_default():
+    assert predicted("Qwen/Qwen3-8B", gpu_memory_utilization=0.0).ranks[0].kv_cache < 0
+
+
 def test_the_dtype_is_half_where_the_card_has_no_bfloat16():
     found = shape("Qwen/Qwen2.5-3B-Instruct")
     assert settings(found).dtype == "float16"
@@ -463,6 +473,12 @@ def test_a_context_that_the_cache_cannot_hold_is_refused_with_the_one_that_it_ca
     refusals, _ = verdict("meta-llama/Llama-3.1-8B-Instruct", cards(1, 23.58), max_model_len=131072)
     assert [found.code for found in refusals] == ["kv_cache_too_small"]
     assert "Set max_model_len to " in refusals[0].remedy
+
+
+def test_an_automatic_context_takes_what_there_is():
+    given = cards(1, 23.58)
+    assert verdict("meta-llama/Llama-3.1-8B-Instruct", given, version="0.19.1")[0][0].code == "kv_cache_too_small"
+    assert verdict("meta-llama/Llama-3.1-8B-Instruct", given, version="0.19.1", max_model_len="auto") == ([], [])
 
 
 def test_what_lacks_less_than_the_prediction_errs_is_only_warned_about():
