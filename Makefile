@@ -4,7 +4,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-INVENTORY ?= inventories/lab
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_FORCE_COLOR ?= $(if $(MAKE_TERMOUT),1,)
@@ -34,7 +33,7 @@ down: $(VENV)/.run  ## Remove the simulated hosts, keep the images
 
 .PHONY: clean
 clean:  ## Remove everything that make lab and make test made
-	[ ! -e $(VENV)/.run ] || LAB_NAME=gpuhosts-test ansible-playbook playbooks/lab_down.yml -i inventories/lab
+	for lab in gpuhosts-test gpuhosts-simulated; do [ ! -d .lab/$$lab ] || LAB_NAME=$$lab ansible-playbook playbooks/lab_down.yml -i inventories/lab; done
 	[ ! -e $(VENV)/.run ] || ansible-playbook playbooks/lab_down.yml -i inventories/lab -e lab_purge=true
 	rm -rf $(VENV) .lab .cache .ansible .pytest_cache gpuhosts-inference-*.tar.gz
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -53,11 +52,15 @@ sanity: $(VENV)/.dev  ## ansible-test sanity
 
 .PHONY: molecule
 molecule: $(VENV)/.dev  ## The lab from bare to serving: check, converge, idempotence, verify
-	molecule test
+	molecule test --all
 
 .PHONY: unit
 unit: $(VENV)/.dev  ## Unit tests, and the lab's answers to bad input
 	pytest
+
+.PHONY: accuracy
+accuracy: $(VENV)/.run  ## Predicted beside measured memory of real starts; CASES= and MODELS= name other files
+	python3 tools/accuracy.py
 
 .PHONY: build
 build: $(VENV)/.run  ## The collection's artifact

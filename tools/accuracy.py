@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright: (c) 2026, The gpuhosts.inference authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Print the memory that the planner predicts beside the memory that the engine logged, for a file of real starts.
@@ -208,7 +207,7 @@ def summary(outcomes: list[Outcome]) -> dict[str, float]:
 # Starts of the project's own cases that failed, and that the planner does not refuse, because the cause is not in what it is given.
 NOT_IN_THE_INPUTS = {
     "t019": "the model refuses half and falls back to float32: a rule of dtypes, not of memory",
-    "i009": "0.8.1 warms its sampler up with 1,024 sequences after the cache is allocated",
+    "i009": "it starts with 8 sequences, and how many V1 of 0.8.1 profiles by default the planner does not know",
     "i013": "the utilisation is not told",
     "v011": "another process held the memory",
     "q014": "the sampler's warm-up needs memory outside the budget, after the cache is allocated",

@@ -36,8 +36,9 @@ CHECKPOINT_METHODS = frozenset(
 class Facts:
     """Everything a rule may ask for. sm: the lowest compute capability of the cards, 75 for 7.5. cards: how many the instance sees.
 
-    max_model_len, max_num_batched_tokens, max_num_seqs, chunked, prefix, block, dtype, quantization, core and attention are what the engine
-    makes of the options; quantization is None for 16-bit weights. derived is the longest context of the model's own. memory_bytes is RAM.
+    mla: attention is computed on the latent vectors (DeepSeek). max_model_len, max_num_batched_tokens, max_num_seqs, chunked, prefix, block,
+    dtype, quantization, core and attention are what the engine makes of the options; quantization is None for 16-bit weights. derived is the
+    longest context of the model's own. memory_bytes is RAM.
     """
 
     lane: lanes.Lane
@@ -52,6 +53,7 @@ class Facts:
     driver: str | None
     nvlink: bool | None
     core: str
+    mla: bool
     attention: str
     dtype: str
     quantization: str | None
@@ -116,7 +118,7 @@ def facts(
     automatic = length == -1 and defaults["max_model_len"]["type"] == "human_readable_int_or_auto"
     length = derived if length is None or automatic else length
     v0 = core == "V0"
-    chunked = _chunked(lane, option, model, length, v0)
+    chunked = _chunked(lane, option, env, model, length, v0)
     prefix = option("enable_prefix_caching")
     prefix = (not v0 if prefix is None else prefix) and not (v0 and model.multimodal)
     large = (card_bytes or 0) >= 70 * GIB
@@ -126,8 +128,8 @@ def facts(
     if batched is None:
         whole = not chunked or (option("num_scheduler_steps") or 1) > 1
         batched = _batched(v0, version, whole, length, model, large, seqs)
-        if not v0 and version != "0.8.5" and option("max_num_seqs") is None:
-            seqs = min(seqs, batched)
+    if version != "0.8.5" and option("max_num_seqs") is None:
+        seqs = min(seqs, batched)
     return Facts(
         lane=lane,
         given=given,
@@ -141,6 +143,7 @@ def facts(
         driver=driver,
         nvlink=nvlink,
         core=core,
+        mla=_mla(env, model),
         attention=attention,
         dtype=dtype,
         quantization=_quantization(lane, option("quantization"), model, config, sm),
@@ -154,6 +157,11 @@ def facts(
         tp=option("tensor_parallel_size"),
         pp=option("pipeline_parallel_size"),
     )
+
+
+def _mla(env: Mapping[str, str], model: Model) -> bool:
+    """config.py ModelConfig.use_mla."""
+    return model.latent is not None and env.get("VLLM_MLA_DISABLE", "0") == "0"
 
 
 def _length(value) -> int | None:
@@ -229,7 +237,7 @@ def _forced(lane, option, env: Mapping[str, str]) -> str | None:
 def _attention(lane, option, env: Mapping[str, str], model: Model, dtype: str, sm: int, core: str) -> str:
     """platforms/cuda.py get_attn_backend_cls; v1/attention/backends of later engines. The backend that runs, where a forced one runs at all."""
     forced = _forced(lane, option, env)
-    if model.latent:
+    if _mla(env, model):
         return forced.upper() if forced else "TRITON_MLA"
     if forced and forced.upper() != "FLASH_ATTN":
         return forced.upper()
@@ -256,23 +264,20 @@ def _derived(lane, option, env: Mapping[str, str], model: Model, config: Mapping
     base = base if options.is_int(base) and base > 0 else None
     own = config.get("rope_scaling") or config.get("rope_parameters")
     kind = _rope_kind(scaling if isinstance(scaling, dict) else own)
-    window = model.sliding_window
-    if isinstance(scaling, dict) or base:
-        positions = base or model.max_positions
-        rope = scaling if isinstance(scaling, dict) else own if isinstance(own, dict) else {}
-        factor = rope.get("factor", 1.0)
-        factor = factor if options.is_number(factor) and factor > 0 else 1.0
-        if kind == "yarn":
-            original = rope.get("original_max_position_embeddings")
-            original = original if options.is_int(original) and original > 0 else positions
-            derived = positions if lane.version == "0.33.0" else int(original * factor)
-        else:
-            derived = positions if kind in ("su", "longrope", "llama3", "default", "mrope", "") else int(positions * factor)
-    else:
-        derived = model.max_positions if kind == "yarn" and lane.version == "0.33.0" else model.max_length
     # config.py: such a model's window is dropped, and with it every context above it, when one of these backends is forced.
     capped = lane.version == "0.8.5" and model.interleaved_window and env.get("VLLM_ATTENTION_BACKEND") in ("XFORMERS", "FLASHINFER")
-    return min(derived, window) if window and (capped or option("disable_sliding_window")) else derived
+    window = model.sliding_window if capped or option("disable_sliding_window") else None
+    if not (isinstance(scaling, dict) or base or window):
+        return model.max_positions if kind == "yarn" and lane.version == "0.33.0" else model.max_length
+    positions = min(base or model.max_positions, window or base or model.max_positions)
+    rope = scaling if isinstance(scaling, dict) else own if isinstance(own, dict) else {}
+    factor, original = rope.get("factor", 1.0), rope.get("original_max_position_embeddings")
+    factor = factor if options.is_number(factor) and factor > 0 else 1.0
+    original = original if options.is_int(original) and original > 0 else positions
+    if kind == "yarn":
+        return positions if lane.version == "0.33.0" else int(original * factor)
+    scaled = kind not in ("su", "longrope", "llama3", "default", "mrope", "deepseek_yarn", "")
+    return int(positions * factor) if scaled and not str(config.get("model_type")).startswith("gemma3") else positions
 
 
 def _rope_kind(scaling) -> str:
@@ -280,7 +285,7 @@ def _rope_kind(scaling) -> str:
     return kind if isinstance(kind, str) else ""
 
 
-def _chunked(lane, option, model: Model, length: int, v0: bool) -> bool:
+def _chunked(lane, option, env: Mapping[str, str], model: Model, length: int, v0: bool) -> bool:
     """engine/arg_utils.py _set_default_args_v0. V1 always chunks; later engines can be told not to."""
     asked = option("enable_chunked_prefill")
     if not v0:
@@ -289,7 +294,7 @@ def _chunked(lane, option, model: Model, length: int, v0: bool) -> bool:
         return asked
     window = model.sliding_window is not None and not model.interleaved_window
     plain = not (window or option("speculative_config") or option("enable_lora") or option("enable_prompt_adapter"))
-    return length > LONG_CONTEXT and plain and not model.multimodal and not model.latent
+    return length > LONG_CONTEXT and plain and not model.multimodal and not _mla(env, model)
 
 
 def _batched(v0: bool, version: str, whole: bool, length: int, model: Model, large: bool, seqs: int) -> int:
@@ -319,11 +324,8 @@ def _quantization(lane, asked: str | None, model: Model, config: Mapping, sm: in
         return accepted[0] if asked in (None, "awq", "awq_marlin", "gptq", "gptq_marlin", "marlin", accepted[0]) else asked
     if asked not in (None, "marlin"):
         return asked
-    marlin = f"{method}_marlin"
-    quant = model.quant
-    declared = config.get("quantization_config")
-    declared = declared if isinstance(declared, dict) else {}
-    symmetric = declared.get("sym") is True and quant.bits in (4, 8) and "desc_act" in declared
+    marlin, quant = f"{method}_marlin", model.quant
+    symmetric = _symmetric(model, config)
     fits = (method == "awq" or symmetric) and quant.group in (0, 32, 64, 128) and (method == "gptq" or quant.bits == 4)
     if fits and sm >= lane.quantization[marlin]:
         return marlin
@@ -332,6 +334,13 @@ def _quantization(lane, asked: str | None, model: Model, config: Mapping, sm: in
     if method == "gptq" and symmetric and lane.version == "0.8.5":
         return "gptq_bitblas"
     return method
+
+
+def _symmetric(model: Model, config: Mapping) -> bool:
+    """quantization/gptq_marlin.py is_gptq_marlin_compatible: what the Marlin and BitBLAS kernels take. config.json must say all of it."""
+    declared = config.get("quantization_config")
+    declared = declared if isinstance(declared, dict) else {}
+    return declared.get("sym") is True and model.quant.bits in (4, 8) and "desc_act" in declared
 
 
 # -- The rules -----------------------------------------------------------------------------------------------------------------------------
@@ -656,6 +665,17 @@ def gptq_picks_bitblas(f: Facts) -> Problem | None:
 
 
 @refusal
+def gptq_not_symmetric(f: Facts) -> Problem | None:
+    """quantization/gptq_marlin.py and, in vllm 0.33.0, auto_gptq.py, TYPE_MAP: symmetric with 4 or 8 bits."""
+    if f.quantization not in ("auto_gptq", "gptq_marlin") or f.model.quant is None or _symmetric(f.model, f.config):
+        return None
+    others = [lane.version for lane in lanes.LANES.values() if "auto_gptq" not in lane.quantization]
+    remedy = f"Use the engine {_listed(others)}, or a symmetric checkpoint." if f.quantization == "auto_gptq" else "Set quantization: gptq."
+    message = f"The {f.quantization} kernels take symmetric checkpoints of 4 or 8 bits whose config.json says sym and desc_act, and this one is not."
+    return Problem("gptq_not_symmetric", message, remedy)
+
+
+@refusal
 def quantized_experts_need_wna16(f: Facts) -> Problem | None:
     """quantization/awq.py and gptq.py get_quant_method know linear layers only; fused_moe/layer.py asserts that experts have a method."""
     if f.lane.version != "0.8.5" or f.model.experts is None or f.quantization not in ("awq", "gptq"):
@@ -799,11 +819,20 @@ def attention_backend_refused(f: Facts) -> Problem | None:
         message = f"{name} is {forced}, which needs compute capability {least // 10}.{least % 10}, and the card has {f.capability}."
     elif wanted and forced.upper() == good:
         message = f"{name} is {forced}, whose kernels are broken on compute capability {f.capability} (flashinfer issue 3620)."
-    elif "MLA" in forced.upper() and not f.model.latent:
-        message = f"{name} is {forced}, which is for models with latent attention, and {f.model.architecture} has none."
+    elif "MLA" in forced.upper() and not f.mla:
+        message = f"{name} is {forced}, which is for latent attention, and {f.model.architecture} is run without it."
     else:
         return None
     return Problem("attention_backend_refused", message, f"Use {usable}{'' if wanted else ', which the engine picks by itself: leave it out'}.")
+
+
+@refusal
+def latent_attention_needs_flash(f: Facts) -> Problem | None:
+    """attention/backends/mla/common.py, v1's mla/prefill: prompts go through FlashAttention 2, which refuses a card below 8.0."""
+    if not f.mla or f.sm >= 80:
+        return None
+    message = f"{f.model.architecture} computes prompts in its latent attention with FlashAttention 2, which needs compute capability 8.0: the card has "
+    return Problem("latent_attention_needs_flash", f"{message}{f.capability}.", 'Set VLLM_MLA_DISABLE: "1" in env, which takes a larger KV cache.')
 
 
 @refusal
@@ -819,7 +848,7 @@ def flash_attn_breaks_vision(f: Facts) -> Problem | None:
 @warning
 def attention_backend_ignored(f: Facts) -> Problem | None:
     forced = f.env.get("VLLM_ATTENTION_BACKEND")
-    if f.lane.ignored_env or forced != "FLASH_ATTN" or f.attention == "FLASH_ATTN" or f.model.latent:
+    if f.lane.ignored_env or forced != "FLASH_ATTN" or f.attention == "FLASH_ATTN" or f.mla:
         return None
     message = f"VLLM_ATTENTION_BACKEND is FLASH_ATTN, and the engine uses {f.attention} all the same: FlashAttention 2 needs compute capability 8.0."
     return Problem("attention_backend_ignored", message, "Remove VLLM_ATTENTION_BACKEND from env.")
@@ -829,7 +858,7 @@ def attention_backend_ignored(f: Facts) -> Problem | None:
 def engine_picks_broken_attention(f: Facts) -> Problem | None:
     """Reported on T4: the server starts and the first request crashes (trietnguyeminh/Submission---EXACT--IJCNN, 0.22.1)."""
     wanted = (lanes.at(f.lane.wants, f.sm) or {}).get("attention_backend")
-    if not wanted or _forced(f.lane, f.option, f.env) or f.attention == wanted or f.model.latent:
+    if not wanted or _forced(f.lane, f.option, f.env) or f.attention == wanted or f.mla:
         return None
     message = f"By itself vLLM {f.lane.version} picks {f.attention} on compute capability {f.capability}, where its kernels can crash at the first request."
     return Problem("engine_picks_broken_attention", message, f"Set attention_backend: {wanted}.")
@@ -857,7 +886,7 @@ def head_size_without_kernel(f: Facts) -> Problem | None:
 @refusal
 def block_size_without_kernel(f: Facts) -> Problem | None:
     """csrc/attention/paged_attention_v1.cu compiles 8, 16 and 32; the others take multiples of 16."""
-    if f.model.latent or (f.block in XFORMERS_BLOCKS if f.attention == "XFORMERS" else f.block % 16 == 0):
+    if f.mla or (f.block in XFORMERS_BLOCKS if f.attention == "XFORMERS" else f.block % 16 == 0):
         return None
     sizes = _listed(XFORMERS_BLOCKS) if f.attention == "XFORMERS" else "multiples of 16"
     return Problem("block_size_without_kernel", f"block_size is {f.block}, and {f.attention} has kernels for {sizes}.", "Use block_size: 16.")
@@ -866,7 +895,7 @@ def block_size_without_kernel(f: Facts) -> Problem | None:
 @refusal
 def prefill_kernel_does_not_compile(f: Facts) -> Problem | None:
     """attention/ops/prefix_prefill.py, compiled for 7.5: its tiles are fixed, and a card has 64 KiB of shared memory there."""
-    if f.core != "V0" or f.attention != "XFORMERS" or f.sm >= 80 or f.model.latent or not (f.prefix or f.chunked):
+    if f.core != "V0" or f.attention != "XFORMERS" or f.sm >= 80 or f.mla or not (f.prefix or f.chunked):
         return None
     kind = str(f.option("kv_cache_dtype"))
     if f.model.head_dim > 128:
@@ -916,11 +945,16 @@ def _int(config: Mapping, key: str) -> int:
 
 @refusal
 def multi_step_without_kernel(f: Facts) -> Problem | None:
-    """worker/multi_step_model_runner.py knows FLASH_ATTN and FLASHINFER only."""
+    """worker/multi_step_model_runner.py knows FLASH_ATTN and FLASHINFER only; engine/arg_utils.py refuses it with chunks and stages."""
     steps = f.option("num_scheduler_steps")
-    if not steps or steps == 1 or f.attention != "XFORMERS":
+    if not steps or steps == 1:
         return None
-    message = f"num_scheduler_steps is {steps}, and {f.attention} can do only one."
+    if f.attention == "XFORMERS":
+        message = f"num_scheduler_steps is {steps}, and {f.attention} can do only one."
+    elif f.chunked and f.pp > 1:
+        message = f"num_scheduler_steps is {steps}, and pipeline_parallel_size {f.pp} with chunked prefill can do only one."
+    else:
+        return None
     return Problem("multi_step_without_kernel", message, "Remove num_scheduler_steps.")
 
 
@@ -966,6 +1000,15 @@ def partial_prefills_without_chunks(f: Facts) -> Problem | None:
         message = f"max_long_partial_prefills is {long} and max_num_partial_prefills {partial}."
         return Problem("partial_prefills_without_chunks", message, "Use at least 1 for both, and no more long ones than there are in all.")
     return None
+
+
+@refusal
+def partial_prefills_not_in_v1(f: Facts) -> Problem | None:
+    """vllm 0.19.1 engine/arg_utils.py _check_feature_supported; 0.8.5 falls back to V0."""
+    changed = [name for name in ("max_num_partial_prefills", "max_long_partial_prefills") if f.option(name) not in (None, 1)]
+    if f.lane.version == "0.8.5" or not changed:
+        return None
+    return Problem("partial_prefills_not_in_v1", f"vLLM {f.lane.version} has {_listed(changed)}, and refuses anything but 1.", f"Remove {_listed(changed)}.")
 
 
 @refusal

@@ -89,6 +89,27 @@ GEMMA2 = {
     "sliding_window": 4096,
     "torch_dtype": "bfloat16",
 }
+DEEPSEEK_LITE = {
+    **QWEN3_32B,
+    "architectures": ["DeepseekV2ForCausalLM"],
+    "model_type": "deepseek_v2",
+    "hidden_size": 2048,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "intermediate_size": 10944,
+    "n_routed_experts": 64,
+    "num_experts_per_tok": 6,
+    "n_shared_experts": 2,
+    "moe_intermediate_size": 1408,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 512,
+    "q_lora_rank": 0,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "vocab_size": 102400,
+}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 FP8_PACKED = {
     "quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int", "group_size": 128}}}}
@@ -154,6 +175,7 @@ RULES = {
     "compressed_tensors_scheme!": (case(None, FP8_PACKED), case(None, FP8_PACKED, version="0.19.1")),
     "quantization_mismatch!": (case({"quantization": "awq"}, GPTQ), case({"quantization": "gptq"}, GPTQ)),
     "gptq_picks_bitblas!": (case(None, GPTQ), case({"quantization": "gptq"}, GPTQ)),
+    "gptq_not_symmetric!": (case(None, GPTQ_ASYMMETRIC, version="0.33.0"), case(None, GPTQ_ASYMMETRIC, version="0.19.1")),
     "quantized_experts_need_wna16!": (case(None, {**QWEN3_30B_A3B, **AWQ}), case({"quantization": "moe_wna16"}, {**QWEN3_30B_A3B, **AWQ})),
     "awq_not_optimized": (case(None, AWQ), case(None, AWQ, version="0.19.1")),
     "marlin_left_aside": (case({"quantization": "awq"}, AWQ, version="0.19.1"), case(None, AWQ, version="0.19.1")),
@@ -172,6 +194,7 @@ RULES = {
     ),
     "v1_not_available!": (case(env={"VLLM_USE_V1": "1"}), case(env={"VLLM_USE_V1": "0"})),
     "attention_backend_refused!": (case(env={"VLLM_ATTENTION_BACKEND": "FLASHINFER"}), case(env={"VLLM_ATTENTION_BACKEND": "XFORMERS"})),
+    "latent_attention_needs_flash!": (case(None, DEEPSEEK_LITE), case(None, DEEPSEEK_LITE, env={"VLLM_MLA_DISABLE": "1"})),
     "flash_attn_breaks_vision!": (case(None, QWEN2_VL, env={"VLLM_ATTENTION_BACKEND": "FLASH_ATTN"}), case(None, QWEN2_VL)),
     "attention_backend_ignored": (case(env={"VLLM_ATTENTION_BACKEND": "FLASH_ATTN"}), case(env={"VLLM_ATTENTION_BACKEND": "FLASH_ATTN"}, capability=(8, 6))),
     "engine_picks_broken_attention": (case(version="0.19.1"), case({"attention_backend": "TRITON_ATTN"}, version="0.19.1")),
@@ -198,6 +221,7 @@ RULES = {
         case({"max_num_partial_prefills": 2, "enable_chunked_prefill": False}),
         case({"max_num_partial_prefills": 2, "enable_chunked_prefill": True}),
     ),
+    "partial_prefills_not_in_v1!": (case({"max_num_partial_prefills": 2}, version="0.19.1"), case({"max_num_partial_prefills": 1}, version="0.19.1")),
     "prefix_caching_with_window!": (
         case({"enable_prefix_caching": True}, MISTRAL_V1),
         case({"enable_prefix_caching": True, "disable_sliding_window": True, "max_model_len": 4096}, MISTRAL_V1),
@@ -377,6 +401,8 @@ def test_what_a_quantisation_is_refused_for(given, model, core, refused):
         ("0.8.5", (8, 6), {}, {"VLLM_ATTENTION_BACKEND": "XFORMERS"}, {}, "V0", "XFORMERS"),
         ("0.8.5", (8, 6), {"pipeline_parallel_size": 2}, {}, {}, "V0", "FLASH_ATTN"),
         ("0.8.5", (8, 6), {"enforce_eager": True, "preemption_mode": "swap"}, {}, {"head_dim": 80}, "V0", "XFORMERS"),
+        ("0.8.5", (8, 6), {}, {}, DEEPSEEK_LITE, "V1", "TRITON_MLA"),
+        ("0.8.5", (7, 5), {}, {"VLLM_MLA_DISABLE": "1"}, DEEPSEEK_LITE, "V0", "XFORMERS"),
         ("0.19.1", (7, 5), {}, {}, {}, "V1", "FLASHINFER"),
         ("0.19.1", (7, 5), {}, {}, {"head_dim": 80}, "V1", "TRITON_ATTN"),
         ("0.19.1", (7, 5), {"attention_backend": "TRITON_ATTN"}, {}, {}, "V1", "TRITON_ATTN"),
@@ -444,9 +470,10 @@ def test_the_defaults_of_v1(version, card, expected):
     assert found.chunked and found.prefix
 
 
-def test_v1_lowers_a_default_that_the_context_cannot_fill():
-    found = facts({"max_model_len": 16, "max_num_seqs": 4}, version="0.19.1")
-    assert found.max_num_batched_tokens == 64
+def test_later_engines_lower_a_default_that_another_number_rules_out():
+    assert facts({"max_model_len": 16, "max_num_seqs": 4}, version="0.19.1").max_num_batched_tokens == 64
+    assert facts({"max_num_batched_tokens": 64}, version="0.19.1").max_num_seqs == 64
+    assert facts({"max_num_batched_tokens": 64}).max_num_seqs == 256
 
 
 @pytest.mark.parametrize(
@@ -462,6 +489,8 @@ def test_v1_lowers_a_default_that_the_context_cannot_fill():
         ("0.8.5", {}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, 81920),
         ("0.8.5", {}, {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}}, 40960),
         ("0.8.5", {"disable_sliding_window": True}, MISTRAL_V1, 4096),
+        ("0.19.1", {"disable_sliding_window": True, "hf_overrides": {"rope_parameters": YARN}}, MISTRAL_V1, 131072),
+        ("0.33.0", {"disable_sliding_window": True, "hf_overrides": {"rope_parameters": YARN}}, MISTRAL_V1, 4096),
     ],
 )
 def test_the_longest_context(version, given, model, derived):
