@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -27,7 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "tests"))
-    import conftest  # noqa: F401  (makes the collection importable)
+    importlib.import_module("conftest")  # makes the collection importable
 
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import hardware, memory, model, problem
 

@@ -551,7 +551,7 @@ def _matrices(f: Facts, tp: int) -> list[tuple[str, int, int, int]]:
 
 
 def _fits_groups(f: Facts, tp: int) -> bool:
-    return f.model.heads % tp == 0 and f.model.intermediate % tp == 0 and not any(inputs % group for _, inputs, _, group in _matrices(f, tp))
+    return f.model.heads % tp == 0 and f.model.intermediate % tp == 0 and not any(inputs % group for dummy, inputs, dummy, group in _matrices(f, tp))
 
 
 @refusal
@@ -560,7 +560,7 @@ def quantized_input_not_divisible(f: Facts) -> Problem | None:
     quant = f.model.quant
     if quant is None or quant.layout not in ("awq", "gptq", "packed") or not quant.group:
         return None
-    for name, inputs, _, group in _matrices(f, f.tp):
+    for name, inputs, dummy, group in _matrices(f, f.tp):
         if inputs % group:
             good = [tp for tp in range(1, max(f.cards, f.tp) + 1) if _fits_groups(f, tp)]
             message = f"{name} has {inputs} inputs on each of {f.tp} ranks, not a multiple of the quantisation's group size {group}."
@@ -576,7 +576,7 @@ def quantized_output_not_packed(f: Facts) -> Problem | None:
     if quant is None or quant.layout not in ("awq", "gptq"):
         return None
     packed = 32 if quant.bits == 3 else 32 // quant.bits
-    for name, _, outputs, _ in _matrices(f, f.tp):
+    for name, dummy, outputs, dummy in _matrices(f, f.tp):
         if outputs % packed:
             message = f"{name} has {outputs} outputs on each of {f.tp} ranks, and {packed} of them share a 32-bit word."
             return Problem("quantized_output_not_packed", message, "Use a smaller tensor_parallel_size.")

@@ -202,4 +202,4 @@ def test_a_corrected_prediction_equals_the_log():
 
 def test_measured_and_predicted_are_listed_for_a_report():
     rows = calibration.measured_beside(calibration.parse(V0_LOG), prediction().ranks[0])
-    assert [term for term, _, _ in rows] == list(calibration.TERMS)
+    assert [term for term, dummy, dummy in rows] == list(calibration.TERMS)

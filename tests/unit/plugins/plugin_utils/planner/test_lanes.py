@@ -119,7 +119,7 @@ def test_the_article_in_another_lane():
     result = translated("0.19.1", RUN_SH)
     kept = {name: value for name, value in RUN_SH.items() if name not in ("swap_space", "quantization")}
     assert result.options == {**kept, "attention_backend": "TRITON_ATTN"}
-    assert [name for name, _ in result.changes] == ["swap_space", "attention_backend", "quantization"]
+    assert [name for name, dummy in result.changes] == ["swap_space", "attention_backend", "quantization"]
     assert "attention_backend" not in translated("0.33.0", RUN_SH).options
 
 
@@ -151,7 +151,7 @@ def test_a_faster_card_keeps_its_quantization():
 )
 def test_what_becomes_of_an_option(source, target, given, expected):
     result = lanes.translate(source, target, given, {}, options.schema(target), 86)
-    changed = {name for name, _ in result.changes}
+    changed = {name for name, dummy in result.changes}
     assert {name for name in given if name not in options.schema(target)} <= changed
     if expected is not None:
         assert result.options == expected

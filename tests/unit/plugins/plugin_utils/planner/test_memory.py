@@ -433,7 +433,7 @@ def test_more_of_anything_never_needs_less():
     """Over random settings: more tokens, sequences or context need no less, more ranks no more weights, and nothing raises."""
     generator = random.Random(11)
     names = [name for name, record in SHAPES.items() if record.get("hidden_size") and "DeepSeek-R1" not in name]
-    for _ in range(300):
+    for dummy in range(300):
         found = shape(generator.choice(names))
         ranks = generator.choice([1, 2, 4])
         chosen = settings(found, tensor_parallel_size=ranks, max_num_seqs=generator.randint(128, 1024), max_num_batched_tokens=generator.randint(512, 32768))
@@ -457,7 +457,7 @@ def verdict(name, given=None, **options):
 
 def test_weights_over_the_budget_are_refused_in_numbers():
     """The 70B script: weights 34.1 GiB, 0.45 of a 40 GB card."""
-    refusals, _ = verdict("Llama-2-70B-AWQ", cards(1, 40), gpu_memory_utilization=0.45)
+    refusals, dummy = verdict("Llama-2-70B-AWQ", cards(1, 40), gpu_memory_utilization=0.45)
     assert refusals[0].code == "no_room_for_kv_cache"
     assert "34.1" in refusals[0].message
     assert "18.00 GiB" in refusals[0].message
@@ -465,12 +465,12 @@ def test_weights_over_the_budget_are_refused_in_numbers():
 
 
 def test_weights_over_the_card_are_refused():
-    refusals, _ = verdict("Qwen/Qwen2.5-72B-Instruct")
+    refusals, dummy = verdict("Qwen/Qwen2.5-72B-Instruct")
     assert [found.code for found in refusals] == ["weights_over_card"]
 
 
 def test_a_context_that_the_cache_cannot_hold_is_refused_with_the_one_that_it_can():
-    refusals, _ = verdict("meta-llama/Llama-3.1-8B-Instruct", cards(1, 23.58), max_model_len=131072)
+    refusals, dummy = verdict("meta-llama/Llama-3.1-8B-Instruct", cards(1, 23.58), max_model_len=131072)
     assert [found.code for found in refusals] == ["kv_cache_too_small"]
     assert "Set max_model_len to " in refusals[0].remedy
 
@@ -491,12 +491,12 @@ def test_what_lacks_less_than_the_prediction_errs_is_only_warned_about():
 
 
 def test_graphs_that_find_no_room_are_warned_about():
-    _, warnings = verdict("Qwen/Qwen2.5-3B-Instruct", gpu_memory_utilization=1.0)
+    dummy, warnings = verdict("Qwen/Qwen2.5-3B-Instruct", gpu_memory_utilization=1.0)
     assert [found.code for found in warnings] == ["no_room_for_cuda_graphs"]
 
 
 def test_pictures_are_not_in_the_prediction_and_the_plan_says_so():
-    _, warnings = verdict("Qwen/Qwen2.5-VL-3B-Instruct", max_model_len=4096)
+    dummy, warnings = verdict("Qwen/Qwen2.5-VL-3B-Instruct", max_model_len=4096)
     assert [found.code for found in warnings] == ["vision_not_counted"]
 
 

@@ -258,9 +258,9 @@ def test_no_damaged_config_ends_in_a_traceback():
         {"architectures": ["InternVLChatModel"], "llm_config": dict(LLAMA), "vision_config": {"hidden_size": 3200}},
     ]
     junk = [None, True, -1, 0, 1, 2.5, float("inf"), float("nan"), 10**30, "", "x", [], [1], ["x"], {}, {"a": 1}, {"type": []}, [[]]]
-    for _ in range(3000):
+    for dummy in range(3000):
         config = copy.deepcopy(generator.choice(whole))
-        for _ in range(generator.randint(1, 3)):
+        for dummy in range(generator.randint(1, 3)):
             place = config
             while nested := [key for key, value in place.items() if isinstance(value, dict)]:
                 if generator.random() < 0.5:

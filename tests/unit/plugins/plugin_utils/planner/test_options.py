@@ -100,7 +100,7 @@ def test_what_check_passes_and_render_writes_parse_reads_back(version, name, val
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_all_options_at_once_round_trip(version):
-    given = {name: (value, read) for _, name, value, read in samples([version])}
+    given = {name: (value, read) for dummy, name, value, read in samples([version])}
     argv = options.render(version, {name: value for name, (value, read) in given.items()})
     assert options.parse(version, argv) == {name: read for name, (value, read) in given.items()}
 

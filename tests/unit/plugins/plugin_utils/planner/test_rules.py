@@ -295,7 +295,7 @@ def test_every_rule_is_in_the_table():
 @pytest.mark.parametrize("capability", ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0)))
 def test_nothing_is_refused_of_a_plain_model(version, capability):
     given = {"max_model_len": 8192, "max_num_seqs": 64, "dtype": "half", "tensor_parallel_size": 4}
-    refusals, _ = rules.check(version, given, shapes.read(QWEN3_32B), config=QWEN3_32B, capability=capability, cards=4, memory_bytes=512 * GIB)
+    refusals, dummy = rules.check(version, given, shapes.read(QWEN3_32B), config=QWEN3_32B, capability=capability, cards=4, memory_bytes=512 * GIB)
     assert refusals == []
 
 
