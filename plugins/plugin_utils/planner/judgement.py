@@ -1,0 +1,265 @@
+# Copyright: (c) 2026, The gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One option map on one host, judged: what the engine makes of it, what it needs of every card, and what is wrong with it.
+
+plan.py, solve.py and ladder.py all ask here, so that a plan, its alternatives and its steps down are held to the same rules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import calibration, hardware, instance, memory, model, options, rules
+from .problem import PlanRefused, Problem
+
+# Nothing real is larger: a card's memory in bytes is below it, and so is every count of tokens.
+LARGEST = 2**48
+MOST_RANKS = 1024
+NOT_SIZES = ("seed",)
+# With one of these the shape of a rank is not defined, so that no memory can be predicted.
+SHAPELESS = frozenset(
+    {
+        "value_out_of_range", "utilization_out_of_range", "ranks_over_cards", "layers_below_stages", "heads_not_divisible", "kv_heads_not_divisible",
+        "intermediate_not_divisible", "vocabulary_not_divisible",
+    }
+)  # fmt: skip
+# What instance.py says of profiles and objectives while roles cannot ask for them: a plan can.
+SOLVER_CODES = frozenset({"profile_not_supported", "objective_not_supported"})
+LATE_QUANTIZATION = ("bitsandbytes", "fp8", "ptpc_fp8")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An instance on its host, read and checked, as far as that does not depend on its options.
+
+    instance: with every default. cards: the instance's own, in its order. config: the checkpoint's config.json. ledger: measured starts.
+    """
+
+    instance: dict
+    host: hardware.Host
+    cards: tuple[hardware.Card, ...]
+    model: model.Model
+    config: dict
+    ledger: tuple = ()
+
+    @property
+    def version(self) -> str:
+        return self.instance["engine_version"]
+
+    @property
+    def sm(self) -> int:
+        """The lowest compute capability of the cards, 75 for 7.5."""
+        return min(card.sm for card in self.cards)
+
+    @property
+    def smallest(self) -> int:
+        """Bytes of the smallest card."""
+        return min(card.total_bytes for card in self.cards)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the planner says of an option map. settings and prediction are None where the shape of a rank is not defined."""
+
+    options: dict
+    facts: rules.Facts | None
+    settings: memory.Settings | None
+    prediction: memory.Prediction | None
+    refusals: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+    @property
+    def fits(self) -> bool:
+        return not self.refusals
+
+    @property
+    def codes(self) -> set[str]:
+        """The codes of the refusals."""
+        return {problem.code for problem in self.refusals}
+
+    @property
+    def memory_refusal(self) -> bool:
+        """Whether memory alone is missing: other options on the same cards may help."""
+        return bool(self.refusals) and self.codes <= MEMORY_CODES
+
+
+MEMORY_CODES = frozenset({"weights_over_card", "no_room_for_kv_cache", "kv_cache_too_small"})
+
+
+def read(given, host, config, ledger=(), tensor_bytes=None) -> Case:
+    """The case that an instance, a host and a config.json make. PlanRefused with every problem that each of them has."""
+    problems = [problem for problem in instance.problems([given]) if problem.code not in SOLVER_CODES]
+    parts = []
+    for part, arguments in ((hardware.read, (host,)), (model.read, (config, tensor_bytes))):
+        try:
+            parts.append(part(*arguments))
+        except PlanRefused as refused:
+            problems += refused.problems
+    if problems:
+        raise PlanRefused(problems)
+    full = instance.normalize(given)
+    found, shape = parts
+    ledger = tuple(ledger) if isinstance(ledger, (list, tuple)) else ()
+    return Case(full, found, found.chosen(full["gpus"]), shape, instance.plain(config), ledger)
+
+
+def judge(case: Case, given: dict) -> Judgement:
+    """Hold an option map against the schema, the rules and the memory of the cards. Never raises for what the map says."""
+    problems = [*options.check(case.version, given), *_absurd(given)]
+    if problems:
+        return Judgement(given, None, None, None, tuple(problems), ())
+    env, shape = case.instance["env"], _loaded(case.model, given)
+    facts = rules.facts(
+        case.version,
+        given,
+        shape,
+        config=case.config,
+        env=env,
+        capability=min(card.capability for card in case.cards),
+        cards=len(case.cards),
+        memory_bytes=case.host.memory_bytes,
+        driver=case.host.driver_version,
+        nvlink=case.host.nvlink,
+        card_bytes=case.smallest,
+    )
+    if problems := list(_absurd({"max_model_len": facts.max_model_len, "max_num_batched_tokens": facts.max_num_batched_tokens})):
+        return Judgement(given, facts, None, None, tuple(problems), ())
+    refusals, warnings = rules.judge(facts)
+    if SHAPELESS & {problem.code for problem in refusals}:
+        return Judgement(given, facts, None, None, tuple(refusals), tuple(warnings))
+    used = case.cards[: facts.tp * facts.pp]
+    if problem := hardware.unequal(used):
+        refusals.append(problem)
+    settings = _settings(case, facts, shape)
+    learnt = calibration.correction(case.ledger, case.instance["model"], used[0].name, facts.tp, case.version)
+    prediction = memory.predict(shape, used, settings, learnt)
+    lacking, tight = memory.shortfalls(shape, settings, prediction)
+    lacking += _ram(case, prediction)
+    return Judgement(given, facts, settings, prediction, (*refusals, *lacking), (*warnings, *tight))
+
+
+def _loaded(shape: model.Model, given: dict) -> model.Model:
+    """The model as it lies on the cards: some methods quantise a 16-bit checkpoint while it is loaded."""
+    method = given.get("quantization")
+    return model.quantized_at_load(shape, method) if method in LATE_QUANTIZATION else shape
+
+
+def _settings(case: Case, facts: rules.Facts, shape: model.Model) -> memory.Settings:
+    """The engine's options as memory.py reads them, with what rules.py has resolved: one reading of the options for both."""
+    env = {**case.instance["env"], **({"VLLM_USE_V1": "0"} if facts.core == "V0" else {})}
+    found = memory.settings(dict(facts.given), shape, case.cards, case.version, env, case.host.nvlink)
+    return dataclasses.replace(
+        found,
+        core=facts.core,
+        attention=facts.attention,
+        dtype=facts.dtype,
+        max_model_len=facts.max_model_len,
+        max_num_batched_tokens=facts.max_num_batched_tokens,
+        max_num_seqs=facts.max_num_seqs,
+        block_size=facts.block,
+        enable_chunked_prefill=facts.chunked,
+    )
+
+
+def _absurd(given: dict) -> Iterator[Problem]:
+    """Numbers that the parser takes and that no machine has: rules and formulas need not be proof against them."""
+    for name, value in given.items():
+        most = MOST_RANKS if name.endswith("_parallel_size") else LARGEST
+        if options.is_number(value) and abs(value) > most and name not in NOT_SIZES:
+            yield Problem("value_out_of_range", f"{name} is {options.shown(value)}, beyond any machine.", f"Use a number up to {most}.")
+
+
+def _ram(case: Case, prediction: memory.Prediction) -> Iterator[Problem]:
+    """Swap and offloaded weights lie in RAM together; rules.py judges each of them alone."""
+    ram = case.host.memory_bytes
+    if ram and prediction.host_bytes >= ram:
+        message = f"Swap and offloaded weights take {memory.gib(prediction.host_bytes)} over all cards, and the host has {memory.gib(ram)} RAM."
+        yield Problem("host_memory_too_small", message, "Use a smaller swap_space or cpu_offload_gb; both are for each card.")
+
+
+# -- The nearest plan that fits ------------------------------------------------------------------------------------------------------------
+
+HIGHEST_UTILIZATION = 0.95
+
+
+def nearest(case: Case, judged: Judgement) -> list[dict]:
+    """Single changes of the options, each of which makes a plan that lacks only memory fit; every one has been judged.
+
+    A change of tensor_parallel_size may need more cards of the same kind than the instance has.
+    """
+    found = []
+    for changes in (_utilization(case, judged), _ranks(case, judged), _offload(case, judged), *_less(case, judged)):
+        if changes:
+            found.append(changes)
+    return found
+
+
+def in_words(case: Case, changes: list[dict]) -> str:
+    """The changes as a remedy: "Set cpu_offload_gb to 17, or tensor_parallel_size to 2 (on 2 such cards)."."""
+    if not changes:
+        return "Use more or larger cards, or a smaller checkpoint: no single change of the options makes it fit."
+    words = []
+    for change in changes:
+        parts = []
+        for name, value in change.items():
+            more = f" (on {value} such cards)" if name == "tensor_parallel_size" and value > len(case.cards) else ""
+            parts.append(f"{name} to {value:g}{more}" if isinstance(value, float) else f"{name} to {value}{more}")
+        words.append(" and ".join(parts))
+    return f"Nearest plans that fit: set {', or '.join(words)}."
+
+
+def _utilization(case: Case, judged: Judgement) -> dict | None:
+    percent = math.floor(judged.settings.gpu_memory_utilization * 100) + 1
+    for value in range(percent, round(HIGHEST_UTILIZATION * 100) + 1):
+        changes = {"gpu_memory_utilization": value / 100}
+        if judge(case, {**judged.options, **changes}).fits:
+            return changes
+    return None
+
+
+def _ranks(case: Case, judged: Judgement) -> dict | None:
+    """The next sizes of tensor parallelism, on cards like the first where the instance has too few."""
+    for size in (2, 4, 8, 16):
+        if size <= judged.facts.tp:
+            continue
+        missing = size * judged.facts.pp - len(case.cards)
+        wider = dataclasses.replace(case, cards=(*case.cards, *[case.cards[0]] * missing)) if missing > 0 else case
+        changes = {"tensor_parallel_size": size}
+        if judge(wider, {**judged.options, **changes}).fits:
+            return changes
+    return None
+
+
+def _offload(case: Case, judged: Judgement) -> dict | None:
+    """The fewest whole GiB of weights per card that go to RAM; found by halving, because more offload never needs more of the card."""
+    low = math.floor(judged.settings.cpu_offload_bytes / memory.GIB)
+    high = low + math.ceil(max(rank.weights for rank in judged.prediction.ranks) / memory.GIB)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if MEMORY_CODES & judge(case, {**judged.options, "cpu_offload_gb": middle}).codes:
+            low = middle
+        else:
+            high = middle
+    return {"cpu_offload_gb": high} if judge(case, {**judged.options, "cpu_offload_gb": high}).fits else None
+
+
+def _less(case: Case, judged: Judgement) -> Iterator[dict]:
+    """A shorter context, a smaller batch, fewer sequences."""
+    tokens, block = judged.prediction.tokens, judged.prediction.block_size
+    if tokens >= 2 * block:
+        yield from _first(case, judged, [{"max_model_len": tokens // 1024 * 1024 if tokens >= 1024 else tokens}])
+    lengths = [2**power for power in range(15, 8, -1) if 2**power < judged.settings.max_model_len]
+    if tokens < 2 * block:
+        yield from _first(case, judged, [{"max_model_len": length, "max_num_batched_tokens": max(length, judged.settings.max_num_seqs)} for length in lengths])
+    seqs = [2**power for power in range(7, -1, -1) if 2**power < judged.settings.max_num_seqs]
+    yield from _first(case, judged, [{"max_num_seqs": count} for count in seqs])
+
+
+def _first(case: Case, judged: Judgement, candidates: list[dict]) -> Iterator[dict]:
+    for changes in candidates:
+        if judge(case, {**judged.options, **changes}).fits:
+            yield changes
+            return

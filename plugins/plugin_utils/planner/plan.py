@@ -1,0 +1,119 @@
+# Copyright: (c) 2026, The gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What becomes of an instance on a host: the decision, its reasons and its price."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from . import judgement, ladder, lanes, solve
+from . import options as engine_options
+from .flags import flags
+from .judgement import Case, Judgement
+from .problem import PlanRefused, Problem
+
+TERMS = ("total", "budget", "weights", "activation", "non_torch", "kv_cache", "cuda_graphs")
+KV = ("bytes_per_token", "block_size", "blocks", "tokens", "max_concurrency")
+
+
+def plan(instance, host, model_config, ledger=(), tensor_bytes=None) -> dict:
+    """Decide whether and how an instance runs on a host, from plain types to plain types. Nothing that the arguments hold makes it raise.
+
+    instance: one entry of vllm_instances. host: what gpu_facts returns, or gpuhosts_hardware. model_config: the checkpoint's config.json.
+    ledger: measured starts, see calibration.py. tensor_bytes: true sizes, see model.read.
+
+    The profile as_given passes the options on; the others let solve.py choose what the options leave open. Returned are
+
+        verdict    "fits" or "refused"; refusals and warnings: [{code, message, remedy}]
+        engine     {version, core, attention}, null where it was not judged
+        options    the final option map;  reasons: {option: why}, for those that the profile decided
+        argv, env  the engine's, empty when refused
+        memory     {per_rank: [{total, budget, weights, activation, non_torch, kv_cache, cuda_graphs}]}, bytes; of a refused plan as it would be,
+                   with a negative kv_cache for what is missing, and without ranks where their shape is not defined
+        kv         {bytes_per_token, block_size, blocks, tokens, max_concurrency}; max_concurrency counts sequences of max_model_len
+        ladder     [{reason, changes, options, argv, kv}], the steps down, each with less than the one before
+    """
+    try:
+        case = judgement.read(instance, host, model_config, ledger, tensor_bytes)
+        judged, reasons = solve.solve(case)
+    except PlanRefused as refused:
+        return _refused(refused.problems, instance)
+    refusals = _with_remedies(case, judged)
+    fits = not refusals
+    head = _head(case)
+    return {
+        "verdict": "fits" if fits else "refused",
+        "refusals": _plain(refusals),
+        "warnings": _plain(judged.warnings),
+        "engine": _engine(case.version, judged),
+        "options": dict(judged.options),
+        "reasons": reasons,
+        "argv": [*head, *engine_options.render(case.version, judged.options)] if fits else [],
+        "env": dict(case.instance["env"]) if fits else {},
+        "memory": {"per_rank": _ranks(judged)},
+        "kv": _kv(judged),
+        "ladder": [_rung(case.version, head, rung) for rung in ladder.ladder(case, judged)] if fits else [],
+    }
+
+
+# -- Parts ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def _head(case: Case) -> list[str]:
+    """What stands before the options on the engine's command line, as flags.py writes it."""
+    return flags({key: value for key, value in case.instance.items() if key not in ("profile", "objective", "options")})
+
+
+def _kv(judged: Judgement) -> dict:
+    """The KV cache in plain types, null where it is not known. A cache that does not fit has 0 blocks."""
+    found = judged.prediction
+    if found is None:
+        return dict.fromkeys(KV)
+    return {name: getattr(found, name) for name in KV[:-1]} | {"max_concurrency": round(found.max_concurrency, 2)}
+
+
+def _refused(problems: Iterable[Problem], instance) -> dict:
+    """The plan of what could not even be read: every key is there."""
+    version = instance.get("engine_version", lanes.DEFAULT) if isinstance(instance, dict) else None
+    return {
+        "verdict": "refused",
+        "refusals": _plain(problems),
+        "warnings": [],
+        "engine": {"version": str(version) if isinstance(version, str) else None, "core": None, "attention": None},
+        "options": {},
+        "reasons": {},
+        "argv": [],
+        "env": {},
+        "memory": {"per_rank": []},
+        "kv": dict.fromkeys(KV),
+        "ladder": [],
+    }
+
+
+def _with_remedies(case: Case, judged: Judgement) -> list[Problem]:
+    """The refusals. Where memory alone is missing, the remedy of the first one names the nearest plans, each of which has been judged."""
+    refusals = list(judged.refusals)
+    if judged.memory_refusal:
+        refusals[0] = dataclasses.replace(refusals[0], remedy=judgement.in_words(case, judgement.nearest(case, judged)))
+    return refusals
+
+
+def _plain(problems: Iterable[Problem]) -> list[dict]:
+    return [dataclasses.asdict(problem) for problem in problems]
+
+
+def _engine(version: str, judged: Judgement) -> dict:
+    facts = judged.facts
+    return {"version": version, "core": facts.core if facts else None, "attention": facts.attention if facts else None}
+
+
+def _ranks(judged: Judgement) -> list[dict]:
+    ranks = judged.prediction.ranks if judged.prediction else ()
+    return [{term: getattr(rank, term) for term in TERMS} for rank in ranks]
+
+
+def _rung(version: str, head: list[str], rung: ladder.Rung) -> dict:
+    options = dict(rung.judged.options)
+    words = [*head, *engine_options.render(version, options)]
+    return {"reason": rung.reason, "changes": dict(rung.changes), "options": options, "argv": words, "kv": _kv(rung.judged)}

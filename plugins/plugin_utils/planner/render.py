@@ -1,0 +1,145 @@
+# Copyright: (c) 2026, The gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""All instances of a host, planned together and written out for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import textwrap
+
+from . import instance as contract
+from . import options as engine_options
+from .judgement import SOLVER_CODES
+from .plan import plan
+from .problem import Problem
+
+GIB = 1024**3
+BAR, WIDTH = 48, 72
+SWAP_SHARE = 0.7  # of RAM, for all instances together: what the engine refuses for one
+# The parts of a card in the order of the bar, and their letters.
+PARTS = (("weights", "W"), ("activation", "A"), ("non_torch", "N"), ("kv_cache", "K"), ("cuda_graphs", "G"))
+
+
+def host_plan(instances, host, models, ledger=(), name: str = "") -> dict:
+    """The plans of a host's whole vllm_instances, as plain types: {verdict, problems, plans: {instance: plan}, text}.
+
+    models: hub id -> config.json. problems are those between instances, [{code, message, remedy}]: cards, ports and names that two of them share,
+    and swap that does not fit the RAM together. verdict is "refused" when there is such a problem or one of the plans is refused. name: the host's.
+    """
+    instances, host, models = contract.plain(instances), contract.plain(host), contract.plain(models)
+    instances = [] if instances is None else instances
+    listed = instances if isinstance(instances, list) else []
+    plans, parts = {}, []
+    for number, given in enumerate(listed, 1):
+        label = str(given.get("name") or number) if isinstance(given, dict) else str(number)
+        label = label if label not in plans else f"{label} ({number})"
+        found = _one(given, host, models, ledger)
+        plans[label] = found
+        parts.append(text(found, given, f"{name}/{label}" if name else label))
+    problems = [dataclasses.asdict(problem) for problem in _together(instances, host, list(plans.values()))]
+    refused = problems or any(found["verdict"] == "refused" for found in plans.values())
+    if not listed:
+        parts.append(f"{name or 'The host'}: no instance is asked for.")
+    parts += _problems("refused", problems)
+    return {"verdict": "refused" if refused else "fits", "problems": problems, "plans": plans, "text": "\n".join(parts)}
+
+
+def text(found: dict, given, title: str = "") -> str:
+    """A plan as a table for a terminal: asked, decided and why, memory of every card, KV cache, steps down, warnings, refusals."""
+    given = given if isinstance(given, dict) else {}
+    engine, lines = found["engine"], []
+    what = f"vLLM {engine['version']}" + (f", {engine['core']}, {engine['attention']}" if engine["core"] else "")
+    lines.append(f"{title}: {given.get('model')} on {what}: {found['verdict'].upper()}")
+    lines.append(_row("asked", f"profile {given.get('profile') or 'as_given'}"))
+    for key in ("objective", "options"):
+        lines += [_row("", f"{key}: {_words(given[key])}")] if isinstance(given.get(key), dict) and given[key] else []
+    for label, (name, reason) in zip(itertools.chain(["decided"], itertools.repeat("")), found["reasons"].items(), strict=False):
+        lines.append(_row(label, f"{name} {_word(found['options'].get(name))}: {reason}"))
+    lines += _memory(found["memory"]["per_rank"])
+    if (kv := found["kv"])["tokens"] is not None:
+        each = f"{kv['bytes_per_token'] / 1024:g} KiB per token and card"
+        lines.append(_row("KV cache", f"{kv['tokens']} tokens ({kv['blocks']} blocks of {kv['block_size']}, {each})"))
+        lines.append(_row("", f"{kv['max_concurrency']:g} sequences of the longest context at once"))
+    for number, rung in enumerate(found["ladder"], 1):
+        lines.append(_row("steps down" if number == 1 else "", f"{number}. {_words(rung['changes'])}: {rung['reason']}"))
+    return "\n".join([*lines, *_problems("warning", found["warnings"]), *_problems("refused", found["refusals"])])
+
+
+# -- Parts ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def _one(given, host, models: dict, ledger) -> dict:
+    """The plan of one instance; a model without a config.json is named."""
+    model = given.get("model") if isinstance(given, dict) else None
+    config = models.get(model) if isinstance(model, str) else None
+    found = plan(given, host, config, ledger)
+    if isinstance(model, str) and config is None:
+        missing = Problem("no_model_config", f"The config.json of {model} is not among the models.", "Give it under the model's hub id.")
+        found["refusals"] = [dataclasses.asdict(missing) if each["code"] == "model_not_a_mapping" else each for each in found["refusals"]]
+    return found
+
+
+def _row(label: str, words: str) -> str:
+    """A labelled paragraph; a label that is empty continues the one above."""
+    return textwrap.fill(words, WIDTH, initial_indent=f"  {label:<11} ", subsequent_indent=" " * 14, break_long_words=False, break_on_hyphens=False)
+
+
+def _word(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _words(mapping: dict) -> str:
+    return ", ".join(f"{name} {_word(value)}" for name, value in mapping.items())
+
+
+def _problems(label: str, problems: list[dict]) -> list[str]:
+    return [_row(label, f"{problem['code']}: {problem['message']} {problem['remedy']}") for problem in problems]
+
+
+def _memory(ranks: list[dict]) -> list[str]:
+    """One bar for each kind of card, alike ones together: # of the card's memory as the engine sees it, in the parts of PARTS."""
+    lines, first = [], 0
+    for rank, group in itertools.groupby(ranks, key=lambda rank: tuple(rank.values())):
+        count, values = len(list(group)), dict(zip(ranks[0], rank, strict=True))
+        which = f"rank {first}" if count == 1 else f"ranks {first}-{first + count - 1}"
+        free = values["total"] - sum(max(0, values[part]) for part, letter in PARTS)
+        sizes = ", ".join(f"{letter} {part} {values[part] / GIB:.2f}" for part, letter in PARTS)
+        lines.append(_row("memory" if not first else "", f"{which}, {values['total'] / GIB:.2f} GiB, budget {values['budget'] / GIB:.2f}"))
+        lines += [_row("", f"[{_bar(values)}]"), _row("", f"{sizes}, free {free / GIB:.2f} GiB")]
+        first += count
+    return lines
+
+
+def _bar(values: dict) -> str:
+    """The card as BAR letters; what goes beyond it is cut off, and marked."""
+    drawn, end = "", 0
+    for part, letter in PARTS:
+        end += max(0, values[part])
+        drawn += letter * (round(end / values["total"] * BAR) - len(drawn))
+    return drawn.ljust(BAR, ".") if len(drawn) <= BAR else drawn[: BAR - 1] + ">"
+
+
+def _together(instances, host, plans: list[dict]) -> list[Problem]:
+    """The problems between instances; those of one instance alone are in its plan."""
+    if not isinstance(instances, list):
+        return contract.problems(instances)
+    alone = {problem for given in instances for problem in contract.problems([given])}
+    labels = {(problem.code, problem.remedy) for problem in alone}
+    found = [
+        problem
+        for problem in contract.problems(instances)
+        if problem not in alone and problem.code not in SOLVER_CODES and (problem.code, problem.remedy) not in labels
+    ]
+    ram = host.get("memory_bytes") if isinstance(host, dict) else None
+    swap = sum(_swap(each) for each in plans if each["engine"]["core"] == "V0")
+    if len(plans) > 1 and engine_options.is_number(ram) and ram > 0 and swap > SWAP_SHARE * ram:
+        message = f"The swap of all instances together is {swap / GIB:.0f} GiB, {swap / ram:.0%} of {ram / GIB:.0f} GiB RAM."
+        found.append(Problem("swap_over_ram_together", message, "Use smaller swap_space values; each counts once for every card."))
+    return found
+
+
+def _swap(found: dict) -> int:
+    """Bytes of RAM that the swap of a plan pins, over all its cards. The engine's default is 4 GiB for each."""
+    space = found["options"].get("swap_space")
+    return int((4 if space is None else space) * GIB) * len(found["memory"]["per_rank"])
