@@ -10,7 +10,7 @@ version_added: 0.1.0
 author: The gpuhosts.inference authors (@gpuhosts)
 description:
   - Makes the plan of every entry of C(vllm_instances), judges the entries together, and writes all of it out for a terminal.
-  - It never fails because of what it finds. A verdict of C(refused) is for the playbook to act on.
+  - It never fails because of what it finds in an instance, a host or a model. A verdict of C(refused) is for the playbook to act on.
 positional: _input, host, models, ledger, name
 options:
   _input:
@@ -22,13 +22,14 @@ options:
     type: dict
     required: true
   models:
-    description: The C(config.json) of every model, by its hub id.
+    description: The C(config.json) of every model by its hub id, as a mapping or as the path of a file on the controller.
     type: dict
     required: true
   ledger:
-    description: Measured starts, which correct the predictions.
-    type: list
-    elements: dict
+    description:
+      - Measured starts, which correct the predictions; see P(gpuhosts.inference.vllm_ledger#filter).
+      - A list, or the path of a JSON file on the controller. A file that is not there is an empty ledger.
+    type: raw
     default: []
   name:
     description: The host's name, for the text.
@@ -42,7 +43,7 @@ seealso:
 EXAMPLES = r"""
 - name: Show what a host would serve
   ansible.builtin.debug:
-    msg: "{{ (vllm_instances | gpuhosts.inference.vllm_host_plan(gpuhosts_hardware, gpuhosts_models)).text.splitlines() }}"
+    msg: "{{ (vllm_instances | gpuhosts.inference.vllm_host_plan(gpuhosts_hardware, gpuhosts_models)).text }}"
 """
 
 RETURN = r"""
@@ -65,7 +66,10 @@ _value:
       type: str
 """
 
+import json
+
 from ansible.errors import AnsibleFilterError
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.ledger import read_ledger
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instance import plain
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.options import kind_of
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.render import host_plan
@@ -75,7 +79,17 @@ def vllm_host_plan(instances, host, models, ledger=(), name=""):
     for label, value in (("host", host), ("models", models)):
         if not isinstance(value, dict):
             raise AnsibleFilterError(f"gpuhosts.inference.vllm_host_plan: {label} must be a mapping, not {kind_of(value)}")
-    return host_plan(instances, host, models, plain(ledger), str(name))
+    configs = {model: read_config(model, config) if isinstance(config, str) else config for model, config in plain(models).items()}
+    return host_plan(instances, host, configs, read_ledger(plain(ledger)), str(name))
+
+
+def read_config(model, path):
+    """The config.json in a file on the controller."""
+    try:
+        with open(path, encoding="utf-8") as source:
+            return json.load(source)
+    except (OSError, ValueError) as error:
+        raise AnsibleFilterError(f"gpuhosts.inference.vllm_host_plan: the config.json of {model} cannot be read from {path}: {error}") from error
 
 
 class FilterModule:

@@ -8,13 +8,19 @@ short_description: The docker run command of an instance
 version_added: "0.1.0"
 description:
   - Turns an instance of C(vllm_instances) into the argument list of C(docker run), with the engine's own arguments at its end.
+  - The engine's arguments come from the instance's plan; see P(gpuhosts.inference.vllm_plan#filter).
 author:
   - The gpuhosts.inference authors (@gpuhosts)
-positional: image
+positional: argv, image
 options:
   _input:
     description: The instance.
     type: dict
+    required: true
+  argv:
+    description: The engine's arguments.
+    type: list
+    elements: str
     required: true
   image:
     description: The engine's image.
@@ -36,22 +42,14 @@ options:
     description: Limits of the container, by C(docker run)'s names.
     type: dict
     default: {}
-  host:
-    description: The host's C(ansible_facts.gpuhosts).
-    type: dict
-    default: {}
-  model:
-    description: The checkpoint's C(config.json).
-    type: dict
-    default: {}
 """
 
 EXAMPLES = r"""
 - name: Show how an instance is started
   ansible.builtin.debug:
     msg: >-
-      {{ vllm_instances[0] | gpuhosts.inference.vllm_run_argv('vllm/vllm-openai:v0.8.5', model_root='/home/llm/model', env_file='/etc/default/vllm-coder')
-         | join(' ') }}
+      {{ vllm_instances[0] | gpuhosts.inference.vllm_run_argv(plan.argv, 'vllm/vllm-openai:v0.8.5', model_root='/home/llm/model',
+                                                              env_file='/etc/default/vllm-coder') | join(' ') }}
 """
 
 RETURN = r"""
@@ -61,17 +59,12 @@ _value:
   elements: str
 """
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils import container
 
 
-def vllm_run_argv(instance, image, model_root, env_file, listen_address="127.0.0.1", ulimits=None, host=None, model=None):
+def vllm_run_argv(instance, argv, image, model_root, env_file, listen_address="127.0.0.1", ulimits=None):
     """Return the argument list of `docker run` for one instance."""
-    try:
-        return container.run_argv(instance, image, model_root, env_file, listen_address, ulimits or {}, host or {}, model or {})
-    except ValueError as error:
-        raise AnsibleFilterError(str(error)) from error
+    return container.run_argv(instance, argv, image, model_root, env_file, listen_address, ulimits or {})
 
 
 class FilterModule:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import collections.abc
 
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import flags, instance as instances
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import instance as instances
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.command import model_path
 
 ENGINE_PORT = 8000  # the engine's own default; the instance's port is the one published
 
@@ -19,20 +20,17 @@ def model_directory(model: str) -> str:
 
 def run_argv(
     instance: collections.abc.Mapping,
+    argv: collections.abc.Sequence[str],
     image: str,
     model_root: str,
     env_file: str,
     listen_address: str,
     ulimits: collections.abc.Mapping[str, int],
-    host: collections.abc.Mapping,
-    model: collections.abc.Mapping,
 ) -> list[str]:
-    """Return the argument list of `docker run` for one instance.
+    """Return the argument list of `docker run` for one instance. argv: the engine's own arguments, of the instance's plan.
 
     Cards are given by name through CDI and not by `--gpus`: after `systemctl daemon-reload` a container keeps the devices it was
     given, and loses the ones a runtime hook slipped in.
-
-    Raises flags.PlanRefused when the instance's options cannot be given to its engine.
     """
     instance = instances.normalize(instance)
     name, port, cpus = f"vllm-{instance['name']}", instance["port"], instance["cpuset_cpus"]
@@ -48,10 +46,10 @@ def run_argv(
         *(f"--ulimit={limit}={value}" for limit, value in ulimits.items()),
         *([f"--cpuset-cpus={cpus}"] if cpus else []),
         f"--env-file={env_file}",
-        f"--volume={model_root}/{model_directory(instance['model'])}:{flags.model_path(instance['model'])}:ro",
+        f"--volume={model_root}/{model_directory(instance['model'])}:{model_path(instance['model'])}:ro",
         # Each instance has caches of its own: vLLM keys what it probed by card numbers that instances may share.
         f"--volume={name}-cache:/root/.cache",
         f"--publish={listen_address}:{port}:{ENGINE_PORT}",
         image,
-        *flags.flags(instance, host, model),
+        *argv,
     ]

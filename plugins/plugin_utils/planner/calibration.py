@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from .hardware import GIB
 from .instance import plain
-from .memory import Correction, Prediction, Rank
+from .memory import Correction, Rank
 
 IDENTITY = ("model", "card", "tensor_parallel_size", "pipeline_parallel_size", "version")
 TERMS = ("total", "budget", "weights", "non_torch", "activation", "kv_cache", "cuda_graphs")
@@ -97,14 +97,14 @@ def parse(text: str) -> dict:
     return entry
 
 
-def entry(text: str, prediction: Prediction | None = None, **identity) -> dict:
+def entry(text: str, plan: dict | None = None, **identity) -> dict:
     """A ledger entry: what the log tells, what was started (the keys of IDENTITY), and what the plan had predicted for its tightest rank."""
     found = parse(text)
     named = {key: identity[key] if identity.get(key) is not None else found.get(key) for key in IDENTITY}
     predicted = None
-    if prediction is not None:
-        rank = min(prediction.ranks, key=lambda rank: rank.kv_cache)
-        predicted = {term: getattr(rank, term) for term in TERMS} | {"gpu_blocks": prediction.blocks}
+    if plan is not None:
+        rank = min(plan["memory"]["per_rank"], key=lambda rank: rank["kv_cache"])
+        predicted = {term: rank[term] for term in TERMS} | {"gpu_blocks": plan["kv"]["blocks"]}
     return {**dict.fromkeys(KEYS), **found, **named, "predicted": predicted}
 
 

@@ -35,7 +35,7 @@ KEYS = {
     "gpus": Key(list, "a list of GPU indices"),
     "port": Key(int, "an integer", 8000),
     "served_model_name": Key(str, "a string"),  # the instance's name stands for a missing one
-    "profile": Key(str, "a string", "as_given"),
+    "profile": Key(str, "a string", "throughput"),
     "objective": Key(dict, "a mapping"),
     "options": Key(dict, "a mapping of engine options", {}),
     "env": Key(dict, "a mapping of environment variables", {}),
@@ -49,18 +49,24 @@ CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET_ENV = re.compile(r"(^|_)((API|ACCESS|SECRET|PRIVATE)_?KEY(_ID)?|TOKEN|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)
 
-PROFILES = ("as_given",)
-LATER_PROFILES = ("throughput", "low_memory", "latency")
+AS_GIVEN = "as_given"  # nothing is solved: the options go to the engine as they are
+PROFILES = ("throughput", "low_memory", "latency", AS_GIVEN)
+OBJECTIVES = {"context": int, "concurrency": int, "max_gpu_memory_gib": float}
+LARGEST_OBJECTIVE = 2**24
 INDICES = "Write the indices as nvidia-smi numbers them, such as [0, 1]."
-NO_SOLVER = "The solver is not in this release; use profile: as_given"
 
 # Options and variables that an instance's own key sets: what to write instead.
+LISTENS = "Remove it: the engine listens inside its container, and the instance's key port is what the host publishes."
 KEY_OPTIONS = {
     "model": "Use the instance's key model.",
     "served_model_name": "Use the instance's key served_model_name.",
     "revision": "Use the instance's key revision.",
     "port": "Use the instance's key port.",
-    "host": "Remove it: the engine listens inside its container, and the instance's key port is what the host publishes.",
+    "host": LISTENS,
+    "uds": LISTENS,
+    "headless": "Remove it: without the API server nothing would answer on the instance's port.",
+    "device_ids": "Use the instance's key gpus.",
+    **dict.fromkeys(("nnodes", "node_rank", "master_addr", "master_port"), "Remove it: an instance runs on one host."),
 }
 KEY_ENV = {
     "CUDA_VISIBLE_DEVICES": "Use the instance's key gpus.",
@@ -191,13 +197,23 @@ def _is_cpuset(cpus: str) -> bool:
 
 
 def _profile(instance: dict) -> Iterator[Problem]:
-    profile = instance.get("profile", PROFILES[0])
-    if profile in LATER_PROFILES:
-        yield Problem("profile_not_supported", f"the profile {str(profile)!r} needs the solver.", f"{NO_SOLVER} and write the options out.")
-    elif profile not in PROFILES:
-        yield Problem("unknown_profile", f"the profile {str(profile)!r} is not known.", f"Use profile: {PROFILES[0]}.")
-    if "objective" in instance:
-        yield Problem("objective_not_supported", "an objective needs the solver.", f"{NO_SOLVER} and remove objective.")
+    profile, objective = instance.get("profile", KEYS["profile"].default), instance.get("objective") or {}
+    if profile not in PROFILES:
+        yield Problem("unknown_profile", f"the profile {str(profile)!r} is not known.", f"Use one of {', '.join(PROFILES)}.")
+    elif objective and profile == AS_GIVEN:
+        message = f"an objective has no effect on the profile {AS_GIVEN}, which decides nothing."
+        yield Problem("objective_without_solver", message, f"Use profile: {PROFILES[0]}, or remove objective.")
+    for name, value in objective.items():
+        if name not in OBJECTIVES:
+            yield Problem("unknown_objective", f"objective has {options.shown(name)}, which is not known.", f"Use {', '.join(OBJECTIVES)}.")
+        elif value is not None and not _is_objective(name, value):
+            message = f"objective {name} is {options.shown(value)}."
+            yield Problem("invalid_objective", message, f"Write a positive number up to {LARGEST_OBJECTIVE}, whole for context and concurrency.")
+
+
+def _is_objective(name: str, value) -> bool:
+    number = options.is_int(value) if OBJECTIVES[name] is int else options.is_number(value)
+    return number and 0 < value <= LARGEST_OBJECTIVE
 
 
 def _gpus(gpus: list | None, gpu_count: int | None) -> Iterator[Problem]:

@@ -26,8 +26,6 @@ SHAPELESS = frozenset(
         "intermediate_not_divisible", "vocabulary_not_divisible",
     }
 )  # fmt: skip
-# What instance.py says of profiles and objectives while roles cannot ask for them: a plan can.
-SOLVER_CODES = frozenset({"profile_not_supported", "objective_not_supported"})
 LATE_QUANTIZATION = ("bitsandbytes", "fp8", "ptpc_fp8")
 
 
@@ -91,7 +89,7 @@ MEMORY_CODES = frozenset({"weights_over_card", "no_room_for_kv_cache", "kv_cache
 
 def read(given, host, config, ledger=(), tensor_bytes=None) -> Case:
     """The case that an instance, a host and a config.json make. PlanRefused with every problem that each of them has."""
-    problems = [problem for problem in instance.problems([given]) if problem.code not in SOLVER_CODES]
+    problems = instance.problems([given])
     parts = []
     for part, arguments in ((hardware.read, (host,)), (model.read, (config, tensor_bytes))):
         try:

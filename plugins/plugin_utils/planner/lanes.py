@@ -275,17 +275,21 @@ def driver_problem(version: str, driver: str | None) -> Problem | None:
     return Problem("driver_too_old", message, remedy[0].upper() + remedy[1:])
 
 
+# The NVIDIA container runtime then starts an image whatever CUDA release it asks for.
+DISABLE_REQUIRE = "NVIDIA_DISABLE_REQUIRE"
+
+
 def image_problem(version: str, driver: str | None, env: Mapping[str, str]) -> Problem | None:
     """The warning that the image asks the container runtime for a newer CUDA than the driver names, although the driver runs it.
 
     NVIDIA's base images carry NVIDIA_REQUIRE_CUDA=cuda>=12.9 with exceptions for data-centre and workstation brands only, not for GeForce.
     """
     numbers, wanted = driver_numbers(driver), lane(version)
-    if numbers is None or not wanted.driver <= numbers < wanted.image_driver or env.get("NVIDIA_DISABLE_REQUIRE") in ("1", "true"):
+    if numbers is None or not wanted.driver <= numbers < wanted.image_driver or env.get(DISABLE_REQUIRE) in ("1", "true"):
         return None
     cuda = f"{wanted.cuda[0]}.{wanted.cuda[1]}"
     message = f"The image {wanted.image} asks for CUDA {cuda}, driver {wanted.image_driver[0]}: on driver {driver} the container runtime refuses it."
-    remedy = f'Set NVIDIA_DISABLE_REQUIRE: "1" in the instance\'s env, because any driver from {wanted.driver[0]} runs CUDA {cuda} kernels for this card.'
+    remedy = f'Set {DISABLE_REQUIRE}: "1" in the instance\'s env, because any driver from {wanted.driver[0]} runs CUDA {cuda} kernels for this card.'
     return Problem("image_wants_newer_driver", message, remedy)
 
 

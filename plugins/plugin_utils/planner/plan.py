@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from . import judgement, ladder, lanes, solve
 from . import options as engine_options
-from .flags import flags
+from .command import command
 from .judgement import Case, Judgement
 from .problem import PlanRefused, Problem
 
@@ -33,36 +33,34 @@ def plan(instance, host, model_config, ledger=(), tensor_bytes=None) -> dict:
                    with a negative kv_cache for what is missing, and without ranks where their shape is not defined
         kv         {bytes_per_token, block_size, blocks, tokens, max_concurrency}; max_concurrency counts sequences of max_model_len
         ladder     [{reason, changes, options, argv, kv}], the steps down, each with less than the one before
+        lanes      [{verdict, refusals, engine, changes: [{name, change}], kv}], the same instance on every other engine
     """
     try:
         case = judgement.read(instance, host, model_config, ledger, tensor_bytes)
-        judged, reasons = solve.solve(case)
+        solution = solve.solve(case)
     except PlanRefused as refused:
         return _refused(refused.problems, instance)
+    judged = solution.judged
+    case = dataclasses.replace(case, instance={**case.instance, "env": solution.env})
     refusals = _with_remedies(case, judged)
     fits = not refusals
-    head = _head(case)
     return {
         "verdict": "fits" if fits else "refused",
         "refusals": _plain(refusals),
         "warnings": _plain(judged.warnings),
         "engine": _engine(case.version, judged),
         "options": dict(judged.options),
-        "reasons": reasons,
-        "argv": [*head, *engine_options.render(case.version, judged.options)] if fits else [],
-        "env": dict(case.instance["env"]) if fits else {},
+        "reasons": solution.reasons,
+        "argv": command(case.instance, judged.options) if fits else [],
+        "env": dict(solution.env) if fits else {},
         "memory": {"per_rank": _ranks(judged)},
         "kv": _kv(judged),
-        "ladder": [_rung(case.version, head, rung) for rung in ladder.ladder(case, judged)] if fits else [],
+        "ladder": [_rung(case, rung) for rung in ladder.ladder(case, judged)] if fits else [],
+        "lanes": [_lane(case, judged, version) for version in lanes.LANES if version != case.version],
     }
 
 
 # -- Parts ---------------------------------------------------------------------------------------------------------------------------------
-
-
-def _head(case: Case) -> list[str]:
-    """What stands before the options on the engine's command line, as flags.py writes it."""
-    return flags({key: value for key, value in case.instance.items() if key not in ("profile", "objective", "options")})
 
 
 def _kv(judged: Judgement) -> dict:
@@ -88,6 +86,7 @@ def _refused(problems: Iterable[Problem], instance) -> dict:
         "memory": {"per_rank": []},
         "kv": dict.fromkeys(KV),
         "ladder": [],
+        "lanes": [],
     }
 
 
@@ -113,7 +112,21 @@ def _ranks(judged: Judgement) -> list[dict]:
     return [{term: getattr(rank, term) for term in TERMS} for rank in ranks]
 
 
-def _rung(version: str, head: list[str], rung: ladder.Rung) -> dict:
+def _rung(case: Case, rung: ladder.Rung) -> dict:
     options = dict(rung.judged.options)
-    words = [*head, *engine_options.render(version, options)]
-    return {"reason": rung.reason, "changes": dict(rung.changes), "options": options, "argv": words, "kv": _kv(rung.judged)}
+    return {"reason": rung.reason, "changes": dict(rung.changes), "options": options, "argv": command(case.instance, options), "kv": _kv(rung.judged)}
+
+
+def _lane(case: Case, judged: Judgement, version: str) -> dict:
+    """The same instance on another engine: what would be written otherwise, and what would come of it."""
+    translated = lanes.translate(case.version, version, judged.options, case.instance["env"], engine_options.schema(version), case.sm)
+    other = dataclasses.replace(case, instance={**case.instance, "engine_version": version, "env": translated.env})
+    found = judgement.judge(other, translated.options)
+    changes = [*translated.changes, *((name, f'"1" in env, because {reason}') for name, reason in solve.environment(other).items())]
+    return {
+        "verdict": "fits" if found.fits else "refused",
+        "refusals": _plain(found.refusals),
+        "engine": _engine(version, found),
+        "changes": [{"name": name, "change": change} for name, change in changes],
+        "kv": _kv(found),
+    }

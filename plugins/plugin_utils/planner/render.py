@@ -10,7 +10,6 @@ import textwrap
 
 from . import instance as contract
 from . import options as engine_options
-from .judgement import SOLVER_CODES
 from .plan import plan
 from .problem import Problem
 
@@ -51,11 +50,11 @@ def text(found: dict, given, title: str = "") -> str:
     engine, lines = found["engine"], []
     what = f"vLLM {engine['version']}" + (f", {engine['core']}, {engine['attention']}" if engine["core"] else "")
     lines.append(f"{title}: {given.get('model')} on {what}: {found['verdict'].upper()}")
-    lines.append(_row("asked", f"profile {given.get('profile') or 'as_given'}"))
+    lines.append(_row("asked", f"profile {given.get('profile') or contract.KEYS['profile'].default}"))
     for key in ("objective", "options"):
         lines += [_row("", f"{key}: {_words(given[key])}")] if isinstance(given.get(key), dict) and given[key] else []
     for label, (name, reason) in zip(itertools.chain(["decided"], itertools.repeat("")), found["reasons"].items(), strict=False):
-        lines.append(_row(label, f"{name} {_word(found['options'].get(name))}: {reason}"))
+        lines.append(_row(label, f"{name} {_word(found['options'].get(name, found['env'].get(name)))}: {reason}"))
     lines += _memory(found["memory"]["per_rank"])
     if (kv := found["kv"])["tokens"] is not None:
         each = f"{kv['bytes_per_token'] / 1024:g} KiB per token and card"
@@ -63,6 +62,9 @@ def text(found: dict, given, title: str = "") -> str:
         lines.append(_row("", f"{kv['max_concurrency']:g} sequences of the longest context at once"))
     for number, rung in enumerate(found["ladder"], 1):
         lines.append(_row("steps down" if number == 1 else "", f"{number}. {_words(rung['changes'])}: {rung['reason']}"))
+    for label, other in zip(itertools.chain(["other lanes"], itertools.repeat("")), found["lanes"], strict=False):
+        changes = [] if other["refusals"] else other["changes"]
+        lines += [_row(label, _lane(other)), *(_row("", f"- {each['name']}: {each['change']}") for each in changes)]
     return "\n".join([*lines, *_problems("warning", found["warnings"]), *_problems("refused", found["refusals"])])
 
 
@@ -91,6 +93,14 @@ def _word(value) -> str:
 
 def _words(mapping: dict) -> str:
     return ", ".join(f"{name} {_word(value)}" for name, value in mapping.items())
+
+
+def _lane(other: dict) -> str:
+    """What becomes of the instance on another engine, in one line."""
+    engine, tokens = other["engine"], other["kv"]["tokens"]
+    if other["refusals"]:
+        return f"vLLM {engine['version']}: refused. {other['refusals'][0]['message']} {other['refusals'][0]['remedy']}"
+    return f"vLLM {engine['version']}, {engine['core']}, {engine['attention']}: fits, {tokens} tokens of KV cache"
 
 
 def _problems(label: str, problems: list[dict]) -> list[str]:
@@ -129,7 +139,7 @@ def _together(instances, host, plans: list[dict]) -> list[Problem]:
     found = [
         problem
         for problem in contract.problems(instances)
-        if problem not in alone and problem.code not in SOLVER_CODES and (problem.code, problem.remedy) not in labels
+        if problem not in alone and (problem.code, problem.remedy) not in labels
     ]
     ram = host.get("memory_bytes") if isinstance(host, dict) else None
     swap = sum(_swap(each) for each in plans if each["engine"]["core"] == "V0")

@@ -62,16 +62,39 @@ class Objective:
     max_gpu_memory_gib: float | None = None
 
 
-def solve(case: Case) -> tuple[Judgement, dict[str, str]]:
-    """The options of an instance, judged, and for each option that was chosen why it has its value. The profile as_given chooses none.
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The options of an instance, judged, and its environment; for each option and variable that was chosen, why it has its value."""
 
-    PlanRefused for an objective that cannot be read. What fits nowhere for sure is returned as it was tried first, with its refusals, or with the
-    warning that it may just fit.
+    judged: Judgement
+    env: dict
+    reasons: dict[str, str]
+
+
+def solve(case: Case) -> Solution:
+    """What an instance leaves open, chosen. The profile as_given chooses nothing.
+
+    What fits nowhere for sure is returned as it was tried first, with its refusals, or with the warning that it may just fit.
     """
     profile = PROFILES.get(case.instance["profile"])
     if profile is None:
-        return judge(case, case.instance["options"]), {}
-    objective = _objective(case.instance["objective"])
+        return Solution(judge(case, case.instance["options"]), case.instance["env"], {})
+    chosen = environment(case)
+    case = dataclasses.replace(case, instance={**case.instance, "env": {**case.instance["env"], **dict.fromkeys(chosen, "1")}})
+    judged, reasons = _options(case, profile)
+    return Solution(judged, case.instance["env"], {**reasons, **chosen})
+
+
+def environment(case: Case) -> dict[str, str]:
+    """The variables that the engine's image needs on this host, each with its reason; all of them are switches, with the value "1"."""
+    if lanes.image_problem(case.version, case.host.driver_version, case.instance["env"]) is None:
+        return {}
+    return {lanes.DISABLE_REQUIRE: f"the image asks for a newer CUDA than driver {case.host.driver_version} names, although it runs there"}
+
+
+def _options(case: Case, profile: Profile) -> tuple[Judgement, dict[str, str]]:
+    """The options, judged, and the reasons of those that were chosen: the first shape of ranks in which everything surely fits."""
+    objective = Objective(**(case.instance["objective"] or {}))
     first = None
     for draft in _shapes(case):
         judged = _sized(draft, profile, objective)
@@ -315,22 +338,6 @@ def _offloaded(draft: Draft, profile: Profile, objective: Objective) -> Judgemen
 
 
 # -- Objectives ----------------------------------------------------------------------------------------------------------------------------
-
-
-def _objective(given: dict | None) -> Objective:
-    """The objective as numbers. PlanRefused for other keys and for values that are not positive."""
-    given, problems = given or {}, []
-    names = [each.name for each in dataclasses.fields(Objective)]
-    for name, value in given.items():
-        if name not in names:
-            message = f"objective has {options.shown(name)}, which is not known."
-            problems.append(Problem("unknown_objective", message, f"Use {', '.join(names)}."))
-        elif value is not None and not (options.is_number(value) and 0 < value <= 2**24 and (name == names[2] or options.is_int(value))):
-            message = f"objective {name} is {options.shown(value)}."
-            problems.append(Problem("invalid_objective", message, "Write a positive number, whole for context and concurrency."))
-    if problems:
-        raise PlanRefused(problems)
-    return Objective(**given)
 
 
 def _unmet(judged: Judgement, objective: Objective) -> Judgement:

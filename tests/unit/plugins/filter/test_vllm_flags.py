@@ -6,11 +6,11 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.gpuhosts.inference.plugins.filter.vllm_flags import FilterModule
 
 vllm_flags = FilterModule().filters()["vllm_flags"]
-GOOD = {"name": "coder", "model": "Qwen/Qwen3-32B-AWQ", "options": {"max_num_seqs": 64}}
+GOOD = {"name": "coder", "model": "Qwen/Qwen3-32B-AWQ", "profile": "as_given", "options": {"max_num_seqs": 64}}
 
 
 def test_the_command_line_comes_back_in_plain_types():
-    argv = vllm_flags(GOOD, {"gpus": [{}]}, {"model_type": "qwen3"})
+    argv = vllm_flags(GOOD, {"gpus": [{}]})
     assert argv == vllm_flags(GOOD) == ["--model", "/model/Qwen3-32B-AWQ", "--served-model-name", "coder", "--max-num-seqs", "64"]
     assert [type(argv), *{type(word) for word in argv}] == [list, str]
 

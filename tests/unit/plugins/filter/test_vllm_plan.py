@@ -42,7 +42,7 @@ def test_a_plan_comes_back_in_plain_types():
 
 
 def test_a_refusal_is_returned_not_raised():
-    found = vllm_plan({**GOOD, "options": {}}, HOST, MODEL)
+    found = vllm_plan({**GOOD, "profile": "as_given", "options": {}}, HOST, MODEL)
     assert found["verdict"] == "refused"
     assert "bfloat16_unsupported" in [problem["code"] for problem in found["refusals"]]
 

@@ -145,8 +145,15 @@ def learned(*ledger):
     return calibration.correction(list(ledger), **START)
 
 
+def planned():
+    """The same prediction as a plan has it."""
+    found = prediction()
+    ranks = [{term: getattr(rank, term) for term in calibration.TERMS} for rank in found.ranks]
+    return {"memory": {"per_rank": ranks}, "kv": {"blocks": found.blocks}}
+
+
 def test_an_entry_keeps_predicted_beside_measured():
-    found = calibration.entry(V0_LOG, prediction(), model="Qwen/Qwen3-8B", card="RTX 2080 Ti", tensor_parallel_size=4, pipeline_parallel_size=1)
+    found = calibration.entry(V0_LOG, planned(), model="Qwen/Qwen3-8B", card="RTX 2080 Ti", tensor_parallel_size=4, pipeline_parallel_size=1)
     assert set(found) == set(calibration.KEYS)
     assert (found["version"], found["tensor_parallel_size"], found["weights"]) == ("0.8.5", 4, gib(3.85))
     for term in ("weights", "activation", "non_torch", "kv_cache"):
@@ -192,10 +199,9 @@ def test_a_ledger_that_is_none_teaches_nothing(ledger):
 
 
 def test_a_corrected_prediction_equals_the_log():
-    plan = prediction()
-    entry = calibration.entry(V0_LOG, plan, **START)
+    entry = calibration.entry(V0_LOG, planned(), **START)
     taught = calibration.correction([entry], **START)
-    rank = min(plan.ranks, key=lambda found: found.kv_cache)
+    rank = min(prediction().ranks, key=lambda found: found.kv_cache)
     assert rank.weights + taught.weights == entry["weights"]
     assert int(rank.activation * taught.activation) == pytest.approx(entry["activation"], abs=1)
 

@@ -39,15 +39,18 @@ def test_the_example_host_gives_the_published_run_sh():
     assert (coder["port"], coder["cpuset_cpus"]) == (8888, "0-55")
 
 
-@pytest.mark.parametrize("path, gpu_count", [("host_vars/coder01.yml", 4), ("group_vars/cards_11gb.yml", 2)])
-def test_the_example_has_no_problems_and_the_engine_would_parse_it(path, gpu_count):
-    assert instance.problems(instances(path), gpu_count) == []
-    for entry in instances(path):
-        assert options.parse("0.8.5", flags(entry))["model"] == "/model/" + entry["model"].split("/")[1]
+@pytest.mark.parametrize("path", ["host_vars/coder01.yml", "group_vars/cards_11gb.yml"])
+def test_the_example_fits_and_the_engine_would_parse_it(path):
+    models = yaml.safe_load((EXAMPLE / "group_vars" / "gpu_hosts.yml").read_text(encoding="utf-8"))["gpuhosts_models"]
+    given = yaml.safe_load((EXAMPLE / path).read_text(encoding="utf-8"))
+    assert instance.problems(given["vllm_instances"], len(given["gpuhosts_hardware"]["gpus"])) == []
+    for entry in given["vllm_instances"]:
+        argv = flags(entry, given["gpuhosts_hardware"], models[entry["model"]])
+        assert options.parse("0.8.5", argv)["model"] == "/model/" + entry["model"].split("/")[1]
 
 
 def test_a_model_without_an_owner_and_a_served_name():
-    assert flags({"name": "a", "model": "gpt2", "served_model_name": "b"}) == ["--model", "/model/gpt2", "--served-model-name", "b"]
+    assert flags({"name": "a", "model": "gpt2", "served_model_name": "b", "profile": "as_given"}) == ["--model", "/model/gpt2", "--served-model-name", "b"]
 
 
 def test_refused_with_all_problems():
@@ -60,8 +63,20 @@ def test_refused_with_all_problems():
 
 
 def test_a_host_whose_cards_are_not_known_limits_nothing():
-    given = {"name": "a", "model": "o/m", "gpus": [7]}
+    given = {"name": "a", "model": "o/m", "gpus": [7], "profile": "as_given"}
     assert flags(given) == flags(given, {}) == flags(given, {"gpus": None})
+
+
+def test_what_has_to_be_solved_needs_a_host_and_a_model():
+    with pytest.raises(PlanRefused, match="the profile throughput needs the host's cards and the model's config.json") as refused:
+        flags({"name": "a", "model": "o/m"}, {"gpus": [{}]})
+    assert [problem.code for problem in refused.value.problems] == ["nothing_to_plan_with"]
+
+
+def test_what_a_plan_refuses_has_no_command_line():
+    with pytest.raises(PlanRefused) as refused:
+        flags({"name": "a", "model": "o/m"}, {"gpus": [{}]}, {"architectures": ["NoSuchModel"]})
+    assert {problem.code for problem in refused.value.problems} == {"invalid_compute_capability", "invalid_memory_total_bytes", "unknown_architecture"}
 
 
 def test_the_planner_works_alone_and_without_ansible(tmp_path):
@@ -71,7 +86,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from planner import options
 from planner.flags import flags
-assert options.parse("0.8.5", flags({"name": "a", "model": "o/m", "options": {"max_num_seqs": 8}}))["max_num_seqs"] == 8
+assert options.parse("0.8.5", flags({"name": "a", "model": "o/m", "profile": "as_given", "options": {"max_num_seqs": 8}}))["max_num_seqs"] == 8
 assert not [name for name in sys.modules if name.startswith("ansible")]
 """
     subprocess.run([sys.executable, "-I", "-c", script, str(tmp_path)], check=True)

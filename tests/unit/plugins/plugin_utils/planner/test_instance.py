@@ -131,19 +131,40 @@ def test_valid_cpuset_cpus(cpus):
     assert one(cpuset_cpus=cpus) == []
 
 
-@pytest.mark.parametrize("profile", ["throughput", "low_memory", "latency"])
-def test_profile_not_supported(profile):
-    (problem,) = one(profile=profile)
-    assert problem.code == "profile_not_supported"
-    assert "The solver is not in this release; use profile: as_given" in problem.remedy
+@pytest.mark.parametrize("profile", ["throughput", "low_memory", "latency", "as_given", None])
+def test_profiles(profile):
+    assert one(profile=profile) == []
 
 
 def test_unknown_profile():
     assert [problem.code for problem in one(profile="fast")] == ["unknown_profile"]
 
 
-def test_objective_not_supported():
-    assert [problem.code for problem in one(objective={"context": 32768})] == ["objective_not_supported"]
+def test_objectives():
+    assert one(objective={"context": 32768, "concurrency": 4, "max_gpu_memory_gib": 10.5}) == one(objective={}) == []
+
+
+@pytest.mark.parametrize(
+    "objective, code",
+    [
+        ({"speed": 1}, "unknown_objective"),
+        ({"context": 0}, "invalid_objective"),
+        ({"concurrency": 1.5}, "invalid_objective"),
+        ({"max_gpu_memory_gib": "10"}, "invalid_objective"),
+        ("context", "wrong_type"),
+    ],
+)
+def test_an_objective_that_cannot_be_read(objective, code):
+    assert [problem.code for problem in one(objective=objective)] == [code]
+
+
+def test_an_objective_that_nothing_would_pursue():
+    assert [problem.code for problem in one(objective={"context": 32768}, profile="as_given")] == ["objective_without_solver"]
+
+
+@pytest.mark.parametrize("version, option", [("0.8.5", "host"), ("0.19.1", "uds"), ("0.19.1", "headless"), ("0.33.0", "device_ids"), ("0.33.0", "nnodes")])
+def test_options_that_the_collection_sets(version, option):
+    assert [problem.code for problem in one(engine_version=version, options={option: 1})] == ["option_set_by_key"]
 
 
 def test_unknown_engine_version():
@@ -276,7 +297,7 @@ def test_normalize_fills_every_key():
         "gpus": None,
         "port": 8000,
         "served_model_name": "coder",
-        "profile": "as_given",
+        "profile": "throughput",
         "objective": None,
         "options": {},
         "env": {},

@@ -16,7 +16,7 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan im
 GIB = 1024**3
 ROOT = pathlib.Path(__file__).parents[5]
 SHAPES = json.loads((ROOT / "tests/data/models.json").read_text(encoding="utf-8"))
-KEYS = {"verdict", "refusals", "warnings", "engine", "options", "reasons", "argv", "env", "memory", "kv", "ladder"}
+KEYS = {"verdict", "refusals", "warnings", "engine", "options", "reasons", "argv", "env", "memory", "kv", "ladder", "lanes"}
 
 
 def config_of(name):
@@ -42,6 +42,7 @@ LLAMA2_70B_AWQ = {
 LOW_MEMORY = {
     "name": "low",
     "model": "TheBloke/Llama-2-70B-AWQ",
+    "profile": "as_given",
     "options": {
         "tensor_parallel_size": 1,
         "dtype": "float16",
@@ -76,7 +77,7 @@ def test_the_article_keeps_its_command_line_and_fits():
     found = plan(article(), cards(4), QWEN3_32B_AWQ)
     assert set(found) == KEYS
     assert found["verdict"] == "fits" and found["refusals"] == []
-    assert found["argv"] == flags(article())
+    assert found["argv"] == flags(article(), cards(4), QWEN3_32B_AWQ) == flags(article())
     assert found["options"] == article()["options"]
     assert found["engine"] == {"version": "0.8.5", "core": "V0", "attention": "XFORMERS"}
     assert [set(rank) for rank in found["memory"]["per_rank"]] == [set(TERMS)] * 4
@@ -112,6 +113,27 @@ def test_what_a_remedy_names_fits(changes, count):
     assert found["verdict"] == "fits", found["refusals"]
 
 
+def test_other_lanes_say_what_they_would_change():
+    host = {**cards(4), "driver_version": "570.153.02"}
+    newer, newest = plan(article(), host, QWEN3_32B_AWQ)["lanes"]
+    assert (newer["engine"]["version"], newest["engine"]["version"]) == ("0.19.1", "0.33.0")
+    assert newer["verdict"] == "fits" and newer["kv"]["tokens"] > 0
+    changes = {each["name"]: each["change"] for each in newer["changes"]}
+    assert set(changes) == {"swap_space", "attention_backend", "quantization", "NVIDIA_DISABLE_REQUIRE"}
+    assert "Marlin" in changes["quantization"]
+    assert newest["verdict"] == "refused" and codes(newest["refusals"]) == {"driver_too_old"}
+    assert plan(article(), {**cards(4), "driver_version": "580.65.06"}, QWEN3_32B_AWQ)["lanes"][1]["verdict"] == "fits"
+
+
+def test_the_solver_tells_the_runtime_what_the_driver_can_do():
+    host, instance = {**cards(4), "driver_version": "570.153.02"}, {"name": "a", "model": "a/b", "engine_version": "0.19.1"}
+    found = plan(instance, host, QWEN3_32B_AWQ)
+    assert found["env"] == {"NVIDIA_DISABLE_REQUIRE": "1"} and "570.153.02" in found["reasons"]["NVIDIA_DISABLE_REQUIRE"]
+    assert codes(found["warnings"]) == set()
+    given = plan({**instance, "profile": "as_given", "options": {**found["options"]}}, host, QWEN3_32B_AWQ)
+    assert given["env"] == {} and codes(given["warnings"]) == {"image_wants_newer_driver"}
+
+
 def test_a_plan_is_plain():
     found = plan(article(), cards(4), QWEN3_32B_AWQ)
     assert json.loads(json.dumps(found)) == found
@@ -127,7 +149,12 @@ def test_a_ledger_corrects_the_prediction():
     assert corrected["weights"] == plain["weights"] + GIB // 4
 
 
-GOOD = {"name": "coder", "model": "Qwen/Qwen3-32B-AWQ", "options": {"tensor_parallel_size": 4, "max_model_len": 8192, "dtype": "half"}}
+GOOD = {
+    "name": "coder",
+    "model": "Qwen/Qwen3-32B-AWQ",
+    "profile": "as_given",
+    "options": {"tensor_parallel_size": 4, "max_model_len": 8192, "dtype": "half"},
+}
 
 
 @pytest.mark.parametrize(
