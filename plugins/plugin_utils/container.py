@@ -9,6 +9,7 @@ import collections.abc
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import instance as instances
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.command import model_path
 
+DEFAULT_REVISION = "main"
 ENGINE_PORT = 8000  # the engine's own default; the instance's port is the one published
 
 
@@ -16,6 +17,20 @@ def model_directory(model: str) -> str:
     """Return where a model lies below the models' root: the owner in lower case, then the name (qwen/Qwen3-32B-AWQ)."""
     owner, slash, name = model.rpartition("/")
     return f"{owner.lower()}{slash}{name}"
+
+
+def model_locations(instances, root: str) -> list[dict]:
+    """Return {repo_id, revision, path} of every model that instances name, once each, in the order of their first mention.
+
+    Of a model that is named at several revisions the first counts: its directory can hold only one. What is no instance with a model is left out.
+    """
+    found = {}
+    for instance in instances if isinstance(instances, list) else []:
+        model = instance.get("model") if isinstance(instance, dict) else None
+        if isinstance(model, str) and model and model not in found:
+            revision = str(instance.get("revision") or DEFAULT_REVISION)
+            found[model] = {"repo_id": model, "revision": revision, "path": f"{root.rstrip('/')}/{model_directory(model)}"}
+    return list(found.values())
 
 
 def run_argv(
