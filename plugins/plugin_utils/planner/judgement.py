@@ -146,7 +146,7 @@ def _loaded(shape: model.Model, given: dict) -> model.Model:
 
 
 def _settings(case: Case, facts: rules.Facts, shape: model.Model) -> memory.Settings:
-    """The engine's options as memory.py reads them, with what rules.py has resolved: one reading of the options for both."""
+    """The engine's options as memory.py reads them, with what facts.py has resolved: one reading of the options for both."""
     env = {**case.instance["env"], **({"VLLM_USE_V1": "0"} if facts.core == "V0" else {})}
     found = memory.settings(dict(facts.given), shape, case.cards, case.version, env, case.host.nvlink)
     return dataclasses.replace(

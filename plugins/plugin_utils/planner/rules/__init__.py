@@ -1,0 +1,55 @@
+# Copyright: (c) 2026, The gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What an engine refuses, and what it does that its user would not expect: one small function for each rule, one module for each subject.
+
+`check` runs them all. A rule sees Facts: the options as the engine resolves them, the card, the model. What differs between engines and cards
+is data in lanes.py; a rule asks for the core, the backend or a capability, never for a version, unless that version alone has the quirk.
+Sources are the files of vllm 0.8.5 unless another version is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..facts import Facts, facts
+from ..model import Model
+from ..problem import Problem
+from . import attention, dtype, host, interconnect, parallel, quantization, ram, scheduling, server
+
+# In this order their problems are said.
+SUBJECTS = (host, parallel, quantization, dtype, attention, scheduling, ram, interconnect, server)
+ABSURD = [host.value_out_of_range]
+REFUSALS = [rule for subject in SUBJECTS for rule in subject.RULES.refusals]
+WARNINGS = [rule for subject in SUBJECTS for rule in subject.RULES.warnings]
+
+
+def check(version: str, given: Mapping[str, object], model: Model, **rest) -> tuple[list[Problem], list[Problem]]:
+    """The refusals and the warnings, in the order of the rules. The arguments are those of `facts`.
+
+    The option map has passed options.check, env maps names to strings. Whether the memory suffices is not judged here.
+    """
+    return judge(facts(version, given, model, **rest))
+
+
+def judge(found: Facts) -> tuple[list[Problem], list[Problem]]:
+    """The same for facts that are already known. Where the numbers are impossible, nothing else is judged: every rule computes with them."""
+    absurd = [problem for rule in ABSURD if (problem := rule(found))]
+    if absurd:
+        return absurd, []
+    return [problem for rule in REFUSALS if (problem := rule(found))], [problem for rule in WARNINGS if (problem := rule(found))]
+
+
+# -- With the memory known -----------------------------------------------------------------------------------------------------------------
+
+
+def kv_cache_too_small(f: Facts, blocks: int) -> Problem | None:
+    """worker/worker.py raise_if_cache_size_invalid; v1/core/kv_cache_utils.py. blocks: the KV blocks of a rank, the fewest of all."""
+    tokens = blocks * f.block
+    if blocks <= 0:
+        message = "No memory is left for the KV cache: weights and activations take all of the budget."
+        remedy = "Use more cards, a higher gpu_memory_utilization, fewer max_num_seqs, a smaller max_num_batched_tokens or cpu_offload_gb."
+        return Problem("no_kv_blocks", message, remedy)
+    if f.max_model_len <= tokens:
+        return None
+    message = f"The KV cache holds {tokens} tokens ({blocks} blocks of {f.block}), and max_model_len is {f.max_model_len}."
+    return Problem("context_over_kv_cache", message, f"Use max_model_len {tokens} or less, more cards, or a higher gpu_memory_utilization.")
