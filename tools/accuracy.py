@@ -1,11 +1,14 @@
 # Copyright: (c) 2026, The gpuhosts.inference authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Print the memory that the planner predicts beside the memory that the engine logged, for a file of real starts.
+"""Print the memory that the planner predicts beside the memory that the engine logged, for files of real starts.
 
     tools/accuracy.py [--cases FILE] [--models FILE] [--markdown FILE]
 
 The files are lists and mappings as tests/data/README.md explains; CASES and MODELS in the environment name others. --markdown writes the
-table as a page for docs/.
+tables of the project's own files as a page for docs/.
+
+Every case becomes an instance with `profile: as_given`, a host and a config.json, and what is printed is what plan() says of them. A version
+without a lane of its own is judged by the options and rules of the lane named in LANES, with its own defaults and its own memory accounting.
 
 Scored are the cases of the V0 engine and of quality A, which have every term. Of starts that are near-duplicates (the same model, card and
 logged terms) the first is counted. The error of a case is |predicted - logged KV cache| as a share of the card's budget, which is the total
@@ -18,6 +21,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -30,73 +34,110 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "tests"))
     importlib.import_module("conftest")  # makes the collection importable
 
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import hardware, memory, model, problem
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import hardware, lanes, memory, model, options, plan, problem
 
 GIB = 1024**3
 DATA = ROOT / "tests" / "data"
-OPTIONS = (
-    "max_model_len",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "kv_cache_dtype",
-    "block_size",
-    "enforce_eager",
-    "enable_chunked_prefill",
-    "swap_space",
-    "cpu_offload_gb",
-)
+OWN = (DATA / "memory_logs.json", DATA / "models.json")
+
+# From which release on a version without a lane is judged as which one: V1 alone since 0.10, CUDA 13 since 0.20. V0 is in the first alone.
+LANES = (((0, 20), "0.33.0"), ((0, 10), "0.19.1"), ((0, 0), "0.8.5"))
+
+# Cards by name: compute capability, and the MiB that nvidia-smi reports as total, for cases that do not tell what the engine saw.
+CARDS = (
+    (r"\bT4\b", 75, 15360), (r"2080 ?Ti.*22 ?G", 75, 22528), (r"2080 ?Ti", 75, 11264), (r"\b2080\b|\b2070\b", 75, 8192), (r"Titan ?RTX", 75, 24576),
+    (r"RTX ?6000.*Turing|Quadro ?RTX ?6000", 75, 24576), (r"Quadro ?RTX ?8000", 75, 49152), (r"V100.*32", 70, 32768), (r"V100", 70, 16384),
+    (r"P100", 60, 16384), (r"A100.*40", 80, 40960), (r"[AH]800|A100", 80, 81920), (r"A30\b", 80, 24576), (r"A10G?\b", 86, 23028), (r"A40\b", 86, 46068),
+    (r"A6000", 86, 49140), (r"A5000|A4500", 86, 24564), (r"A4000", 86, 16376), (r"3090", 86, 24576), (r"3080.*12", 86, 12288), (r"3080", 86, 10240),
+    (r"3060", 86, 12288), (r"L40S?\b", 89, 46068), (r"\bL4\b", 89, 23034), (r"6000 ?Ada", 89, 49140), (r"5000 ?Ada", 89, 32760), (r"4090", 89, 24564),
+    (r"4080", 89, 16376), (r"4070", 89, 12282), (r"4060", 89, 8188), (r"GH200", 90, 97871), (r"H200", 90, 143771), (r"H20\b", 90, 97871),
+    (r"H100.*NVL", 90, 95830), (r"H100", 90, 81559), (r"B200", 100, 183359), (r"5090", 120, 32607), (r"\b80 ?GB", None, 81920), (r"\b48 ?GB", None, 49140),
+    (r"\b40 ?GB", None, 40960), (r"\b24 ?GB", None, 24576), (r"\b16 ?GB", None, 16376),
+)  # fmt: skip
+# A stand-in for a card that is not known at all: only the weights of such a case are looked at.
+UNKNOWN_CARD = (80, 80 * GIB)
+
+# Options of the instance that a case tells by the same name, and how they are read.
+NUMBERS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size")
+DECIMALS = ("gpu_memory_utilization", "swap_space", "cpu_offload_gb")
+FLAGS = ("enforce_eager", "enable_chunked_prefill", "enable_prefix_caching")
+# Options that a case's other_flags name, as text.
+NAMED = {"LoRA": "enable_lora", "expert-parallel": "enable_expert_parallel", "expert_parallel": "enable_expert_parallel"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """One case with what the planner says about it. predicted is None where error says why there is no prediction."""
+# -- Reading a case ------------------------------------------------------------------------------------------------------------------------
 
-    case: dict
-    settings: memory.Settings | None = None
-    prediction: memory.Prediction | None = None
-    refusals: tuple = ()
-    warnings: tuple = ()
-    error: str = ""
 
-    @property
-    def rank(self) -> memory.Rank:
-        """The rank that has the least left: the one that the engine's log is about."""
-        return min(self.prediction.ranks, key=lambda rank: rank.kv_cache)
+def number(value) -> float | None:
+    """A field as a number: "8 (inferred)" is 8, "32K" is 32768. None where it is not one, or only tells a default."""
+    if isinstance(value, str):
+        match = re.match(r"\s*(-?\d+(?:\.\d+)?)([kK])?(?![\w.])", value)
+        value = float(match[1]) * {"k": 1000, "K": 1024}.get(match[2], 1) if match else None
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**48 and math.isfinite(value)
+    return value if good else None
 
-    @property
-    def kv_error(self) -> float | None:
-        """Signed, as a share of the budget; positive where too much KV cache is predicted."""
-        if self.prediction is None or self.case.get("kv_gib") is None:
-            return None
-        return (self.rank.kv_cache - self.case["kv_gib"] * GIB) / self.rank.budget
 
-    @property
-    def weights_error(self) -> float | None:
-        if self.prediction is None or not self.case.get("weights_gib"):
-            return None
-        return self.rank.weights / (self.case["weights_gib"] * GIB) - 1
+def whole(value) -> int | None:
+    value = number(value)
+    return int(value) if value is not None else None
+
+
+def flag(value) -> bool | None:
+    """A field as a boolean; None where it only tells a default."""
+    words = {"true": True, "yes": True, "on": True, "enabled": True, "false": False, "no": False, "off": False, "disabled": False}
+    return value if isinstance(value, bool) else words.get(first_word(value))
+
+
+def first_word(value) -> str:
+    return (str(value or "").lower().split() or [""])[0].strip(",;()")
+
+
+def term(case: dict, name: str) -> float | None:
+    """One of the logged terms, in bytes."""
+    value = number(case.get(f"{name}_gib"))
+    return None if value is None else value * GIB
+
+
+def version_of(case: dict) -> str:
+    match = re.match(r"v?(\d+\.\d+(\.\d+)?)", str(case.get("vllm_version") or ""))
+    return match[1] if match else lanes.DEFAULT
+
+
+def is_v0(case: dict) -> bool:
+    """Which engine ran: as the case says, otherwise V0, which is what logs without the word are of."""
+    return not str(case.get("engine") or "V0").upper().startswith("V1")
+
+
+def lane_of(case: dict) -> str:
+    version = version_of(case)
+    if version in options.versions() and (is_v0(case) <= (version == "0.8.5")):
+        return version
+    return "0.8.5" if is_v0(case) else next(lane for release, lane in LANES if memory.release(version) >= release)
 
 
 def config_of(record: dict) -> dict:
-    """The config.json that a shape of tests/data/models.json stands for."""
+    """The config.json that a shape of tests/data/models.json stands for; a config.json itself stays as it is."""
     config = {key: value for key, value in record.items() if value is not None}
-    architecture = config.pop("architecture", "").replace("DeepseekV2/V3", "DeepseekV2")
-    config["architectures"] = [architecture]
-    config["vision_config"] = config.pop("vision", None)
-    if re.match(r"Qwen\d.*VL", architecture):
-        config["rope_scaling"] = {"type": "mrope"}
-    config.update(config.pop("moe", {}))
-    config.update(config.pop("mla", {}))
+    if "architecture" in config:
+        architecture = str(config.pop("architecture")).replace("DeepseekV2/V3", "DeepseekV2")
+        config["architectures"] = [architecture]
+        config.setdefault("model_type", re.sub(r"(ForCausalLM|ForConditionalGeneration|Model)$", "", architecture).lower())
+        config["vision_config"] = config.pop("vision", None)
+        if re.match(r"Qwen\d.*VL", architecture):
+            config["rope_scaling"] = {"type": "mrope"}
+    for part in ("moe", "mla"):
+        nested = config.pop(part, None)
+        config.update(nested if isinstance(nested, dict) else {})
     config["quantization_config"] = _quantization(config.get("quantization_config"))
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _quantization(given: dict | None) -> dict | None:
+def _quantization(given) -> dict | None:
     """The quantisation of a shape in the words of config.json: the shapes write compressed-tensors in one line."""
-    if not given:
-        return None
-    kind, bits = str(given.get("type", "")), given.get("bits", 4)
-    if given.get("quant_method") == "compressed-tensors" or "quant_method" not in given:
+    if not given or not isinstance(given, dict) or "config_groups" in given:
+        return given or None
+    kind, bits = str(given.get("type") or ""), given.get("bits") or 4
+    if given.get("quant_method") == "compressed-tensors" or not given.get("quant_method"):
         group_size = given.get("group_size") or (128 if bits == 4 else None)
         weights = {"num_bits": bits, "type": "float" if kind.startswith("fp8") else "int", "group_size": group_size}
         group = {"weights": weights, "input_activations": {"num_bits": 8} if "w8a8" in kind or kind.startswith("fp8") else None}
@@ -104,71 +145,146 @@ def _quantization(given: dict | None) -> dict | None:
     return given
 
 
-def _whole(value) -> int | None:
-    """The number of a field; None where it only tells the default."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        match = re.match(r"\d+", value)
-        return int(match[0]) if match else None
-    return value
+def record_of(case: dict, records: dict) -> dict:
+    """The shape of a case's model: the record that it names, that has its model's name, or that says it is used for it."""
+    check = case.get("self_check")
+    for name in (check.get("model_record") if isinstance(check, dict) else None, case.get("model")):
+        found = records.get(name) if isinstance(name, str) else None
+        if found is None and isinstance(name, str):
+            found = next((record for record in records.values() if isinstance(record, dict) and name in (record.get("used_as") or ())), None)
+        if isinstance(found, dict) and (found.get("hidden_size") or "text_config" in found or "architectures" in found):
+            return found
+    raise LookupError("the model's shape is not known")
 
 
-def _version(case: dict) -> str:
-    match = re.match(r"\d+\.\d+(\.\d+)?", case.get("vllm_version") or "")
-    return match[0] if match else "0.8.5"
+@dataclasses.dataclass(frozen=True)
+class CardOf:
+    """The card of a case. source: logged, terms (their sum is the budget), name (its nominal size less an estimate of the reserve) or unknown."""
+
+    sm: int
+    total: int
+    source: str
 
 
-# What nvidia-smi reports as the total of a card, in MiB, for cases whose log does not say what the engine saw. They are judged, not scored.
-CARD_MIB = {
-    "T4": 15360, "2080 Ti 11GB": 11264, "2080 Ti": 22528, "L4": 23034, "3090": 24576, "4090": 24564, "5090": 32607, "A100-PCIE-40GB": 40960, "24 GB": 24576,
-    "H100": 81559, "80 GB": 81920,
-}  # fmt: skip
+def card_of(case: dict) -> CardOf:
+    name = str(case.get("gpu_name") or "")
+    by_name = next((found for found in CARDS if re.search(found[0], name, re.IGNORECASE)), None)
+    arch = str(case.get("gpu_arch") or "")
+    match = re.match(r"sm_?(\d\d\d?)\+?$", arch) or re.match(r"(\d{1,2})\.(\d)$", arch)
+    sm = int("".join(part for part in match.groups() if part)) if match else 75 if arch.startswith("sm<80") else by_name[1] if by_name else None
+    sm = sm or UNKNOWN_CARD[0]
+    total = term(case, "total_gpu_memory")
+    if total is not None:
+        return CardOf(sm, int(total), "logged")
+    terms, share = [term(case, key) for key in ("weights", "non_torch", "activation", "kv")], number(case.get("gpu_memory_utilization"))
+    if None not in terms and share is not None and 0 < share <= 1:
+        return CardOf(sm, int(sum(terms) / share), "terms")
+    if by_name:
+        return CardOf(sm, (by_name[2] << 20) - hardware.reserved_estimate(by_name[2] << 20), "name")
+    return CardOf(sm, UNKNOWN_CARD[1], "unknown")
 
 
-def cards_of(case: dict) -> tuple[hardware.Card, ...]:
-    """The cards of a case, with the total that the engine logged; without one, what the card's name says less an estimate of the reserve."""
-    arch = re.search(r"\d+", case.get("gpu_arch") or "")
-    arch = int(arch[0]) if arch else 80
-    total = case.get("total_gpu_memory_gib")
-    count = (_whole(case.get("tensor_parallel")) or 1) * (_whole(case.get("pipeline_parallel")) or 1)
-    if total is None:
-        size = next((size << 20 for name, size in CARD_MIB.items() if name in (case.get("gpu_name") or "")), None)
-        if size is None:
-            raise LookupError("the card's total is not known")
-        total = (size - hardware.reserved_estimate(size)) / GIB
-    return tuple(hardware.Card(index, case.get("gpu_name") or "", divmod(arch, 10), int(total * GIB)) for index in range(count))
+def host_of(case: dict, card: CardOf, count: int) -> dict:
+    """The host as gpu_facts would return it. RAM is not told by logs."""
+    name = str(case.get("gpu_name") or "unknown card")
+    capability = f"{card.sm // 10}.{card.sm % 10}"
+    gpu = {"name": name, "compute_capability": capability, "memory_total_bytes": card.total, "memory_reserved_bytes": 0}
+    return {"gpus": [{"index": index, **gpu} for index in range(count)]}
 
 
-def judge(case: dict, records: dict) -> Outcome:
-    """What the planner predicts for a case, through the same functions that a plan uses."""
+def instance_of(case: dict, shape: model.Model, card: CardOf) -> dict:
+    """The instance with what the case tells. Where the version has no lane, its own defaults are among the options."""
+    version, lane = version_of(case), lane_of(case)
+    given = {name: whole(case.get(name)) for name in NUMBERS} | {name: number(case.get(name)) for name in DECIMALS}
+    given |= {name: flag(case.get(name)) for name in FLAGS}
+    given |= {option: True for word, option in NAMED.items() if word in str(case.get("other_flags"))}
+    given["tensor_parallel_size"] = whole(case.get("tensor_parallel")) or 1
+    given["pipeline_parallel_size"] = whole(case.get("pipeline_parallel")) or 1
+    given["kv_cache_dtype"] = None if first_word(case.get("kv_cache_dtype")) in ("", "default") else first_word(case.get("kv_cache_dtype"))
+    given["quantization"] = _asked(case, shape, card)
+    dtype = first_word(case.get("dtype")).removeprefix("torch.")
+    given["dtype"] = dtype if dtype in memory.ACTIVATION_BYTES else None
+    # A start whose dtype is not told: below 8.0, and with the plain AWQ kernels, half is the only one that there is.
+    if not case.get("dtype") and lane == "0.8.5" and (card.sm < 80 or given["quantization"] == "awq"):
+        given["dtype"] = "half"
+    env = {"VLLM_USE_V1": "0"} if is_v0(case) else {}
+    if version != lane:
+        cards = (hardware.Card(0, str(case.get("gpu_name") or ""), divmod(card.sm, 10), card.total),)
+        resolved = memory.settings({key: value for key, value in given.items() if value is not None}, shape, cards, version, env)
+        for name in ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization", "enable_chunked_prefill"):
+            given[name] = getattr(resolved, name)
+    known = options.schema(lane)
+    given = {name: value for name, value in given.items() if value is not None and name in known}
+    return {"name": "case", "model": "logged/case", "profile": "as_given", "engine_version": lane, "options": given, "env": env}
+
+
+def _asked(case: dict, shape: model.Model, card: CardOf) -> str | None:
+    """The option quantization, where the case tells of one: for a checkpoint that is not quantised, or of the plain kernels on an old card."""
+    method = first_word(case.get("quantization"))
+    if shape.quant is None:
+        return method if method in ("bitsandbytes", "fp8") else None
+    return method if method in ("awq", "gptq", "moe_wna16") and method in (shape.quant.method, "moe_wna16") and card.sm < 80 else None
+
+
+# -- Judging -------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """One case and its plan. error says why there is no prediction; then plan may be None."""
+
+    case: dict
+    plan: dict | None = None
+    card: CardOf | None = None
+    error: str = ""
+
+    @property
+    def rank(self) -> dict | None:
+        """The rank that has the least left: the one that the engine's log is about."""
+        return min(self.plan["memory"]["per_rank"], key=lambda rank: rank["kv_cache"]) if not self.error else None
+
+    @property
+    def kv_error(self) -> float | None:
+        """Signed, as a share of the budget; positive where too much KV cache is predicted."""
+        measured = term(self.case, "kv")
+        if self.error or measured is None or self.card.source == "unknown":
+            return None
+        return (self.rank["kv_cache"] - measured) / self.rank["budget"]
+
+    @property
+    def weights_error(self) -> float | None:
+        measured = term(self.case, "weights")
+        return None if self.error or not measured else self.rank["weights"] / measured - 1
+
+    def codes(self, kind: str) -> list[str]:
+        """The codes of the plan's refusals or warnings. Those about memory mean nothing on a card that is not known."""
+        found = [problem["code"] for problem in self.plan[kind]] if self.plan else []
+        return [code for code in found if self.card.source != "unknown" or code not in MEMORY_CODES]
+
+
+MEMORY_CODES = ("weights_over_card", "no_room_for_kv_cache", "kv_cache_too_small", "no_room_for_cuda_graphs")
+
+
+def judge(case, records: dict) -> Outcome:
+    """What plan() says of a case. Never raises, whatever the case holds."""
+    if not isinstance(case, dict):
+        return Outcome({"id": "?"}, error="the case is not a mapping")
     try:
-        name = (case.get("self_check") or {}).get("model_record") or case["model"]
-        record = records.get(name)
-        if record is None or not record.get("hidden_size"):
-            raise LookupError("the model's shape is not known")
-        shape = model.read(config_of(record))
-        cards = cards_of(case)
-        options = {key: case.get(key) for key in OPTIONS}
-        options = {key: value if isinstance(value, bool) or key == "kv_cache_dtype" else _whole(value) for key, value in options.items()}
-        options["kv_cache_dtype"] = str(options["kv_cache_dtype"] or "auto").split()[0]
-        options["gpu_memory_utilization"] = case.get("gpu_memory_utilization") if isinstance(case.get("gpu_memory_utilization"), float) else None
-        options["dtype"] = dtype if (dtype := str(case.get("dtype") or "auto").split()[0]) in memory.ACTIVATION_BYTES else "auto"
-        options["tensor_parallel_size"], options["pipeline_parallel_size"] = _whole(case.get("tensor_parallel")), _whole(case.get("pipeline_parallel"))
-        options["enable_lora"] = "LoRA" in str(case.get("other_flags"))
-        for method in ("bitsandbytes", "fp8"):
-            if method in str(case.get("quantization")):
-                shape = model.quantized_at_load(shape, method)
-        env = {} if str(case.get("engine")).startswith("V1") else {"VLLM_USE_V1": "0"}
-        nvlink = bool(hardware.NVLINK_NAMES.search(case.get("gpu_name") or ""))
-        settings = memory.settings(options, shape, cards, _version(case), env, nvlink)
-        prediction = memory.predict(shape, cards, settings)
-        refusals, warnings = memory.shortfalls(shape, settings, prediction)
-        return Outcome(case, settings, prediction, tuple(refusals), tuple(warnings))
+        record = record_of(case, records)
+        config, card = config_of(record), card_of(case)
+        sizes = record.get("tensor_bytes")
+        shape = model.read(config, sizes)
     except LookupError as reason:
         return Outcome(case, error=str(reason).strip("'"))
     except problem.PlanRefused as refused:
         return Outcome(case, error=refused.problems[0].message)
+    instance, version = instance_of(case, shape, card), version_of(case)
+    ranks = instance["options"]["tensor_parallel_size"] * instance["options"]["pipeline_parallel_size"]
+    host = host_of(case, card, min(max(1, ranks), hardware.MAX_CARDS))
+    found = plan.plan(instance, host, config, tensor_bytes=sizes, accounting=None if version == instance["engine_version"] else version)
+    if not found["memory"]["per_rank"]:
+        return Outcome(case, found, card, found["refusals"][0]["message"])
+    return Outcome(case, found, card)
 
 
 def scored(outcomes: list[Outcome]) -> list[Outcome]:
@@ -176,7 +292,7 @@ def scored(outcomes: list[Outcome]) -> list[Outcome]:
     found, seen = [], set()
     for outcome in outcomes:
         case = outcome.case
-        if outcome.kv_error is None or case.get("total_gpu_memory_gib") is None or case.get("quality") != "A" or not str(case.get("engine")).startswith("V0"):
+        if outcome.kv_error is None or outcome.card.source == "name" or str(case.get("quality") or "A") != "A" or not is_v0(case):
             continue
         keys = ("model", "total_gpu_memory_gib", "tensor_parallel", "pipeline_parallel", "weights_gib", "non_torch_gib", "activation_gib", "outcome")
         key = tuple(str(case.get(name)) for name in keys) + (() if case.get("activation_gib") is not None else (str(case.get("kv_gib")),))
@@ -205,9 +321,12 @@ def summary(outcomes: list[Outcome]) -> dict[str, float]:
     return result
 
 
+def started(case: dict) -> bool:
+    return str(case.get("outcome")) == "started"
+
+
 # Starts of the project's own cases that failed, and that the planner does not refuse, because the cause is not in what it is given.
 NOT_IN_THE_INPUTS = {
-    "t019": "the model refuses half and falls back to float32: a rule of dtypes, not of memory",
     "i009": "it starts with 8 sequences, and how many V1 of 0.8.1 profiles by default the planner does not know",
     "i013": "the utilisation is not told",
     "v011": "another process held the memory",
@@ -217,27 +336,29 @@ NOT_IN_THE_INPUTS = {
 
 # -- Tables --------------------------------------------------------------------------------------------------------------------------------
 
-COLUMNS = ("case", "engine", "card", "model", "weights GiB", "non-torch GiB", "activation GiB", "KV cache GiB", "KV error %", "peak", "outcome", "planner")
+COLUMNS = ("case", "engine", "card", "model", "weights GiB", "non-torch GiB", "activation GiB", "KV cache GiB", "KV error %", "outcome", "planner")
 
 
-def row(outcome: Outcome) -> list[str]:
+def row(outcome: Outcome, reasons: dict[str, str] | None = None) -> list[str]:
+    """One line of the table. reasons: NOT_IN_THE_INPUTS for the project's own cases."""
     case = outcome.case
-    ranks = (_whole(case.get("tensor_parallel")) or 1, _whole(case.get("pipeline_parallel")) or 1)
-    card = f"{case.get('gpu_name') or '-'} x{ranks[0] * ranks[1]}".replace("|", "/")
-    cells = [case["id"], f"{str(case.get('engine'))[:2]} {_version(case)}", card[:28], str(case.get("model"))[:44]]
-    if outcome.prediction is None:
-        return [*cells, *["-"] * 6, str(case.get("outcome")), f"no prediction: {outcome.error}"]
-    rank = outcome.rank
-    for key, value in (("weights", rank.weights), ("non_torch", rank.non_torch), ("activation", rank.activation), ("kv", rank.kv_cache)):
-        measured = case.get(f"{key}_gib")
-        cells.append(f"{value / GIB:.2f} / {'-' if measured is None else f'{measured:.2f}'}")
-    error = outcome.kv_error
-    cells += ["-" if error is None else f"{error * 100:+.2f}", rank.peak, str(case.get("outcome"))]
-    codes = [problem.code for problem in outcome.refusals]
-    said = f"refused: {', '.join(codes)}" if codes else ", ".join(f"warned: {problem.code}" for problem in outcome.warnings) or "fits"
-    reason = None if codes or case.get("outcome") == "started" else NOT_IN_THE_INPUTS.get(case["id"])
-    cells.append(f"{said}; not in the inputs: {reason}" if reason else said)
-    return cells
+    ranks = (whole(case.get("tensor_parallel")) or 1) * (whole(case.get("pipeline_parallel")) or 1)
+    engine = f"{'V0' if is_v0(case) else 'V1'} {version_of(case)}"
+    cells = [str(case.get("id")), engine, f"{str(case.get('gpu_name') or '-')[:24]} x{ranks}", str(case.get("model"))[:44]]
+    if outcome.error:
+        return [*cells, *["-"] * 5, str(case.get("outcome")), f"no prediction: {outcome.error}"]
+    unknown = outcome.card.source == "unknown"
+    for name, value in (("weights", "weights"), ("non_torch", "non_torch"), ("activation", "activation"), ("kv", "kv_cache")):
+        measured = term(case, name)
+        predicted = "-" if unknown and name != "weights" else f"{outcome.rank[value] / GIB:.2f}"
+        cells.append(f"{predicted} / {'-' if measured is None else f'{measured / GIB:.2f}'}")
+    cells += ["-" if outcome.kv_error is None else f"{outcome.kv_error * 100:+.2f}", str(case.get("outcome"))]
+    refused, warned = outcome.codes("refusals"), outcome.codes("warnings")
+    said = [f"refused: {', '.join(refused)}"] if refused else ["fits" if not unknown else "weights only: the card is not known"]
+    said += [f"warned: {', '.join(warned)}"] if warned and not refused else []
+    reason = None if started(case) or refused else (reasons or {}).get(case.get("id"))
+    said += [f"not in the inputs: {reason}"] if reason else []
+    return [*cells, "; ".join(said)]
 
 
 def text_table(rows: list[list[str]]) -> str:
@@ -248,19 +369,30 @@ def text_table(rows: list[list[str]]) -> str:
 
 def markdown_table(rows: list[list[str]]) -> str:
     lines = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    cleaned = ([" ".join(cell.replace("|", "/").split()) for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cleaned)
 
 
 def summary_text(outcomes: list[Outcome]) -> str:
     found = summary(outcomes)
     if not found["cases"]:
-        return "No case has every term."
+        return "no case has every term."
     lines = [f"{found['cases']} cases"]
     for name, label in (("kv", "KV cache, share of the budget"), ("weights", "weights")):
         if f"{name}_median" in found:
             median, p90, worst = (found[f"{name}_{kind}"] for kind in ("median", "p90", "worst"))
             lines.append(f"{label}: median error {median:.2f} %, 90th percentile {p90:.2f} %, worst {worst:.2f} %")
     return "\n".join(lines)
+
+
+def verdicts_text(outcomes: list[Outcome]) -> str:
+    """How the verdicts compare with what became of the starts."""
+    judged = [outcome for outcome in outcomes if outcome.plan]
+    wrong = [str(outcome.case.get("id")) for outcome in judged if started(outcome.case) and outcome.codes("refusals")]
+    failed = [outcome for outcome in judged if not started(outcome.case)]
+    refused = sum(bool(outcome.codes("refusals")) for outcome in failed)
+    of = sum(started(outcome.case) for outcome in judged)
+    return f"Started and refused all the same: {', '.join(wrong) or 'none'} of {of}. Failed and refused: {refused} of {len(failed)}."
 
 
 PAGE = """# Predicted and measured memory
@@ -282,27 +414,43 @@ V0 engine, every term logged, near-duplicates counted once.
 Other engines, logs with gaps, and starts that failed. Where a start failed for a reason that is not among the planner's inputs, the last
 column names it. A card whose total the log does not tell is taken at its nominal size less an estimate of the driver's share.
 
+{verdicts}
+
 {other_table}
 """
 
 
+def load(path: pathlib.Path, kind: type):
+    """The JSON of a file, which must be a list or a mapping; SystemExit with the reason otherwise."""
+    try:
+        found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{path}: {error}") from None
+    if not isinstance(found, kind):
+        raise SystemExit(f"{path}: not a JSON {'list' if kind is list else 'object'}.")
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Predicted beside measured memory, for a file of real starts.")
-    parser.add_argument("--cases", type=pathlib.Path, default=os.environ.get("CASES") or DATA / "memory_logs.json")
-    parser.add_argument("--models", type=pathlib.Path, default=os.environ.get("MODELS") or DATA / "models.json")
-    parser.add_argument("--markdown", type=pathlib.Path, help="write the table as this page")
+    parser = argparse.ArgumentParser(description="Predicted beside measured memory, for files of real starts.")
+    parser.add_argument("--cases", type=pathlib.Path, default=os.environ.get("CASES") or OWN[0])
+    parser.add_argument("--models", type=pathlib.Path, default=os.environ.get("MODELS") or OWN[1])
+    parser.add_argument("--markdown", type=pathlib.Path, help="write the tables as this page")
     arguments = parser.parse_args(argv)
-    cases = json.loads(pathlib.Path(arguments.cases).read_text(encoding="utf-8"))
-    records = json.loads(pathlib.Path(arguments.models).read_text(encoding="utf-8"))
-    outcomes = [judge(case, records) for case in cases]
+    records = load(arguments.models, dict)
+    outcomes = [judge(case, records) for case in load(arguments.cases, list)]
     counted = scored(outcomes)
-    chosen = {outcome.case["id"] for outcome in counted}
-    others = [outcome for outcome in outcomes if outcome.case["id"] not in chosen]
-    print(text_table([row(outcome) for outcome in outcomes]))
-    print(f"\nScored: {summary_text(counted)}")
+    reasons = NOT_IN_THE_INPUTS if pathlib.Path(arguments.cases) == OWN[0] else None
+    print(text_table([row(outcome, reasons) for outcome in outcomes]))
+    print(f"\nScored: {summary_text(counted)}\n{verdicts_text(outcomes)}")
     if arguments.markdown:
-        tables = (markdown_table([row(outcome) for outcome in part]) for part in (counted, others))
-        page = PAGE.format(scored_summary=summary_text(counted).replace("\n", "\n\n"), scored_table=next(tables), other_table=next(tables))
+        others = [outcome for outcome in outcomes if not any(outcome is other for other in counted)]
+        page = PAGE.format(
+            scored_summary=summary_text(counted).replace("\n", "\n\n"),
+            scored_table=markdown_table([row(outcome) for outcome in counted]),
+            verdicts=verdicts_text(outcomes),
+            other_table=markdown_table([row(outcome, reasons) for outcome in others]),
+        )
         arguments.markdown.write_text(page, encoding="utf-8")
     return 0
 

@@ -34,6 +34,7 @@ class Case:
     """An instance on its host, read and checked, as far as that does not depend on its options.
 
     instance: with every default. cards: the instance's own, in its order. config: the checkpoint's config.json. ledger: measured starts.
+    accounting: the version whose memory accounting is predicted, where that is not the instance's engine.
     """
 
     instance: dict
@@ -42,6 +43,7 @@ class Case:
     model: model.Model
     config: dict
     ledger: tuple = ()
+    accounting: str | None = None
 
     @property
     def version(self) -> str:
@@ -87,7 +89,7 @@ class Judgement:
 MEMORY_CODES = frozenset({"weights_over_card", "no_room_for_kv_cache", "kv_cache_too_small"})
 
 
-def read(given, host, config, ledger=(), tensor_bytes=None) -> Case:
+def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> Case:
     """The case that an instance, a host and a config.json make. PlanRefused with every problem that each of them has."""
     problems = instance.problems([given])
     parts = []
@@ -101,7 +103,7 @@ def read(given, host, config, ledger=(), tensor_bytes=None) -> Case:
     full = instance.normalize(given)
     found, shape = parts
     ledger = tuple(ledger) if isinstance(ledger, (list, tuple)) else ()
-    return Case(full, found, found.chosen(full["gpus"]), shape, instance.plain(config), ledger)
+    return Case(full, found, found.chosen(full["gpus"]), shape, instance.plain(config), ledger, accounting)
 
 
 def judge(case: Case, given: dict) -> Judgement:
@@ -148,7 +150,7 @@ def _loaded(shape: model.Model, given: dict) -> model.Model:
 def _settings(case: Case, facts: rules.Facts, shape: model.Model) -> memory.Settings:
     """The engine's options as memory.py reads them, with what facts.py has resolved: one reading of the options for both."""
     env = {**case.instance["env"], **({"VLLM_USE_V1": "0"} if facts.core == "V0" else {})}
-    found = memory.settings(dict(facts.given), shape, case.cards, case.version, env, case.host.nvlink)
+    found = memory.settings(dict(facts.given), shape, case.cards, case.accounting or case.version, env, case.host.nvlink)
     return dataclasses.replace(
         found,
         core=facts.core,

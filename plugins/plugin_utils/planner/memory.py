@@ -210,7 +210,9 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
         seqs = seqs or 256
         if chunked is None:
             windowed = model.sliding_window is not None and not model.interleaved_window
-            chunked = max_model_len > 32768 and not (model.multimodal or model.latent or windowed or options.get("enable_lora"))
+            # Engines before 0.8 take chunks for MLA too, and turn them off again without another look at the batch (0.7.2 config.py).
+            latent = model.latent and now >= (0, 8)
+            chunked = max_model_len > 32768 and not (model.multimodal or latent or windowed or options.get("enable_lora"))
         if tokens is None:
             tokens = (2048 if now >= (0, 7) else 512) if chunked else max(max_model_len, 2048)
             tokens = max(tokens, 5120) if model.multimodal and now >= (0, 8) else tokens

@@ -17,11 +17,12 @@ TERMS = ("total", "budget", "weights", "activation", "non_torch", "kv_cache", "c
 KV = ("bytes_per_token", "block_size", "blocks", "tokens", "max_concurrency")
 
 
-def plan(instance, host, model_config, ledger=(), tensor_bytes=None) -> dict:
+def plan(instance, host, model_config, ledger=(), tensor_bytes=None, accounting=None) -> dict:
     """Decide whether and how an instance runs on a host, from plain types to plain types. Nothing that the arguments hold makes it raise.
 
     instance: one entry of vllm_instances. host: what gpu_facts returns, or gpuhosts_hardware. model_config: the checkpoint's config.json.
-    ledger: measured starts, see calibration.py. tensor_bytes: true sizes, see model.read.
+    ledger: measured starts, see calibration.py. tensor_bytes: true sizes, see model.read. accounting: a version without a lane whose memory
+    accounting takes the place of the engine's own, for logs of such versions (tools/accuracy.py): options and rules stay those of engine_version.
 
     The profile as_given passes the options on; the others let solve.py choose what the options leave open. Returned are
 
@@ -36,7 +37,7 @@ def plan(instance, host, model_config, ledger=(), tensor_bytes=None) -> dict:
         lanes      [{verdict, refusals, engine, changes: [{name, change}], kv}], the same instance on every other engine
     """
     try:
-        case = judgement.read(instance, host, model_config, ledger, tensor_bytes)
+        case = judgement.read(instance, host, model_config, ledger, tensor_bytes, accounting)
         solution = solve.solve(case)
     except PlanRefused as refused:
         return _refused(refused.problems, instance)
@@ -120,7 +121,7 @@ def _rung(case: Case, rung: ladder.Rung) -> dict:
 def _lane(case: Case, judged: Judgement, version: str) -> dict:
     """The same instance on another engine: what would be written otherwise, and what would come of it."""
     translated = lanes.translate(case.version, version, judged.options, case.instance["env"], engine_options.schema(version), case.sm)
-    other = dataclasses.replace(case, instance={**case.instance, "engine_version": version, "env": translated.env})
+    other = dataclasses.replace(case, instance={**case.instance, "engine_version": version, "env": translated.env}, accounting=None)
     found = judgement.judge(other, translated.options)
     changes = [*translated.changes, *((name, f'"1" in env, because {reason}') for name, reason in solve.environment(other).items())]
     return {

@@ -25,9 +25,7 @@ def load_accuracy():
 
 
 accuracy = load_accuracy()
-CASES = json.loads((ROOT / "tests" / "data" / "memory_logs.json").read_text(encoding="utf-8"))
 SHAPES = json.loads((ROOT / "tests" / "data" / "models.json").read_text(encoding="utf-8"))
-OUTCOMES = [accuracy.judge(case, SHAPES) for case in CASES]
 
 LLAMA_70B_AWQ = {
     "architectures": ["LlamaForCausalLM"],
@@ -498,43 +496,3 @@ def test_graphs_that_find_no_room_are_warned_about():
 def test_pictures_are_not_in_the_prediction_and_the_plan_says_so():
     dummy, warnings = verdict("Qwen/Qwen2.5-VL-3B-Instruct", max_model_len=4096)
     assert [found.code for found in warnings] == ["vision_not_counted"]
-
-
-# -- Real starts ---------------------------------------------------------------------------------------------------------------------------
-
-
-def test_the_accuracy_goals_are_met():
-    """KV cache against the log, as a share of the budget: median at most 0.5 %, 90th percentile at most 2 %."""
-    scored = accuracy.scored(OUTCOMES)
-    found = accuracy.summary(scored)
-    assert len(scored) >= 15
-    assert found["kv_median"] <= 0.5
-    assert found["kv_p90"] <= 2.0
-    assert found["weights_worst"] <= 1.0
-
-
-def test_weights_are_right_wherever_every_option_is_known():
-    for outcome in OUTCOMES:
-        if outcome.weights_error is not None and outcome.case["quality"] == "A" and "Embedding" not in outcome.case["model"]:
-            assert abs(outcome.weights_error) <= 0.01, outcome.case["id"]
-
-
-def test_nothing_that_started_is_refused():
-    refused = [outcome.case["id"] for outcome in OUTCOMES if outcome.case["outcome"] == "started" and outcome.refusals]
-    assert refused == []
-
-
-FAILED = [outcome for outcome in OUTCOMES if outcome.case["outcome"] in ("oom", "kv_too_small", "not_enough_free")]
-
-
-@pytest.mark.parametrize("outcome", FAILED, ids=lambda outcome: outcome.case["id"])
-def test_what_failed_is_refused_or_warned_about_where_the_cause_is_in_the_inputs(outcome):
-    if outcome.case["id"] not in accuracy.NOT_IN_THE_INPUTS:
-        assert outcome.refusals or outcome.warnings
-        assert not outcome.error
-
-
-def test_the_page_is_the_one_that_the_command_writes(tmp_path):
-    page = tmp_path / "accuracy.md"
-    assert accuracy.main(["--markdown", str(page)]) == 0
-    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
