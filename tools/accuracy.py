@@ -356,7 +356,7 @@ def row(outcome: Outcome, reasons: dict[str, str] | None = None) -> list[str]:
     refused, warned = outcome.codes("refusals"), outcome.codes("warnings")
     said = [f"refused: {', '.join(refused)}"] if refused else ["fits" if not unknown else "weights only: the card is not known"]
     said += [f"warned: {', '.join(warned)}"] if warned and not refused else []
-    reason = None if started(case) or refused else (reasons or {}).get(case.get("id"))
+    reason = None if started(case) or refused else (reasons or {}).get(cells[0])
     said += [f"not in the inputs: {reason}"] if reason else []
     return [*cells, "; ".join(said)]
 
