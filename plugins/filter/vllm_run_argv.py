@@ -26,8 +26,8 @@ options:
     description: The engine's image.
     type: str
     required: true
-  model_root:
-    description: Directory on the host below which the models lie.
+  model_directory:
+    description: Directory on the host in which the model lies.
     type: str
     required: true
   env_file:
@@ -48,7 +48,7 @@ EXAMPLES = r"""
 - name: Show how an instance is started
   ansible.builtin.debug:
     msg: >-
-      {{ vllm_instances[0] | gpuhosts.inference.vllm_run_argv(plan.argv, 'vllm/vllm-openai:v0.8.5', model_root='/home/llm/model',
+      {{ vllm_instances[0] | gpuhosts.inference.vllm_run_argv(plan.argv, 'vllm/vllm-openai:v0.8.5', model_directory='/home/llm/model/qwen/Qwen3-32B-AWQ',
                                                               env_file='/etc/default/vllm-coder') | join(' ') }}
 """
 
@@ -62,9 +62,9 @@ _value:
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils import container
 
 
-def vllm_run_argv(instance, argv, image, model_root, env_file, listen_address="127.0.0.1", ulimits=None):
+def vllm_run_argv(instance, argv, image, model_directory, env_file, listen_address="127.0.0.1", ulimits=None):
     """Return the argument list of `docker run` for one instance."""
-    return container.run_argv(instance, argv, image, model_root, env_file, listen_address, ulimits or {})
+    return container.run_argv(instance, argv, image, model_directory, env_file, listen_address, ulimits or {})
 
 
 class FilterModule:

@@ -37,12 +37,14 @@ def run_argv(
     instance: collections.abc.Mapping,
     argv: collections.abc.Sequence[str],
     image: str,
-    model_root: str,
+    model_directory: str,
     env_file: str,
     listen_address: str,
     ulimits: collections.abc.Mapping[str, int],
 ) -> list[str]:
-    """Return the argument list of `docker run` for one instance. argv: the engine's own arguments, of the instance's plan.
+    """Return the argument list of `docker run` for one instance.
+
+    argv: the engine's own arguments, of the instance's plan. model_directory: where the model lies on the host.
 
     Cards are given by name through CDI and not by `--gpus`: after `systemctl daemon-reload` a container keeps the devices it was
     given, and loses the ones a runtime hook slipped in.
@@ -61,7 +63,7 @@ def run_argv(
         *(f"--ulimit={limit}={value}" for limit, value in ulimits.items()),
         *([f"--cpuset-cpus={cpus}"] if cpus else []),
         f"--env-file={env_file}",
-        f"--volume={model_root}/{model_directory(instance['model'])}:{model_path(instance['model'])}:ro",
+        f"--volume={model_directory}:{model_path(instance['model'])}:ro",
         # Each instance has caches of its own: vLLM keys what it probed by card numbers that instances may share.
         f"--volume={name}-cache:/root/.cache",
         f"--publish={listen_address}:{port}:{ENGINE_PORT}",

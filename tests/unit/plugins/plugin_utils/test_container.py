@@ -13,7 +13,7 @@ def argv(instance, **changed):
     arguments = {
         "argv": ["--model", "/model/Qwen3-32B-AWQ", "--tensor-parallel-size", "4"],
         "image": "vllm/vllm-openai:v0.8.5",
-        "model_root": "/home/llm/model",
+        "model_directory": "/home/llm/model/qwen/Qwen3-32B-AWQ",
         "env_file": "/etc/default/vllm-coder",
         "listen_address": "0.0.0.0",
         "ulimits": {"memlock": -1, "stack": 67108864},
