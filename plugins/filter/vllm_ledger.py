@@ -12,7 +12,7 @@ description:
   - Reads the memory that an engine measured out of its start-up log, and adds it to the ledger beside what the plan had predicted.
   - Later plans for the same model, kind of card, number of cards and engine version are corrected by it.
   - A start that the ledger has already, and a log that tells nothing of memory, leave the ledger as it is.
-positional: _input, log, instance, plan, host
+positional: _input, log, instance, host, model
 options:
   _input:
     description: The ledger, a list, or the path of a JSON file on the controller. A file that is not there is an empty ledger.
@@ -26,12 +26,12 @@ options:
     description: The entry of C(vllm_instances).
     type: dict
     required: true
-  plan:
-    description: The instance's plan, made without a ledger. See P(gpuhosts.inference.vllm_plan#filter).
-    type: dict
-    required: true
   host:
     description: The host's GPU facts.
+    type: dict
+    required: true
+  model:
+    description: The checkpoint's C(config.json).
     type: dict
     required: true
 seealso:
@@ -42,7 +42,7 @@ seealso:
 EXAMPLES = r"""
 - name: Add a start to the ledger
   ansible.builtin.copy:
-    content: "{{ 'ledger.json' | gpuhosts.inference.vllm_ledger(engine.stdout, vllm_instances[0], plan, ansible_facts.gpuhosts) | to_nice_json }}"
+    content: "{{ 'ledger.json' | gpuhosts.inference.vllm_ledger(engine.stdout, vllm_instances[0], ansible_facts.gpuhosts, config) | to_nice_json }}"
     dest: ledger.json
     mode: "0644"
   delegate_to: localhost
@@ -67,26 +67,26 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.ledger import read_ledger
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import calibration
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.hardware import read as read_hardware
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instance import plain
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.problem import PlanRefused
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instance import AS_GIVEN, plain
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan import plan
 
 
-def vllm_ledger(ledger, log, instance, plan, host):
-    ledger, instance, plan = read_ledger(plain(ledger)), plain(instance), plain(plan)
-    if plan.get("verdict") != "fits":
-        raise AnsibleFilterError("gpuhosts.inference.vllm_ledger: only a plan that fits can be compared with what was measured")
-    try:
-        card = read_hardware(plain(host)).chosen(instance.get("gpus"))[0]
-    except PlanRefused as refused:
-        raise AnsibleFilterError(f"gpuhosts.inference.vllm_ledger: {refused}") from refused
+def vllm_ledger(ledger, log, instance, host, model):
+    ledger, instance, host, model = read_ledger(plain(ledger)), plain(instance), plain(host), plain(model)
+    running = plan(instance, host, model, ledger)
+    if running["verdict"] != "fits":
+        raise AnsibleFilterError(f"gpuhosts.inference.vllm_ledger: the plan of {instance.get('name')} does not fit, so that no engine can have started by it")
+    # What the planner says of the options that run before it has learnt anything: corrections of corrections would not settle.
+    bare = {key: value for key, value in instance.items() if key != "objective"}
+    predicted = plan({**bare, "profile": AS_GIVEN, "options": running["options"], "env": running["env"]}, host, model)
     entry = calibration.entry(
         str(log),
-        plan,
+        predicted if predicted["verdict"] == "fits" else None,
         model=instance["model"],
-        card=card.name,
-        tensor_parallel_size=plan["options"].get("tensor_parallel_size") or 1,
-        pipeline_parallel_size=plan["options"].get("pipeline_parallel_size") or 1,
-        version=plan["engine"]["version"],
+        card=read_hardware(host).chosen(instance.get("gpus"))[0].name,
+        tensor_parallel_size=running["options"].get("tensor_parallel_size") or 1,
+        pipeline_parallel_size=running["options"].get("pipeline_parallel_size") or 1,
+        version=running["engine"]["version"],
     )
     told = any(entry[term] is not None for term in calibration.TERMS)
     return [*ledger, entry] if told and entry not in ledger else ledger

@@ -38,7 +38,7 @@ the rest of the memory reserved for KV Cache is 17.51GiB.
 
 def test_a_measured_start_is_added_and_corrects_the_next_plan(tmp_path):
     path = tmp_path / "ledger.json"
-    ledger = vllm_ledger(str(path), LOG, INSTANCE, PLAN, HOST)
+    ledger = vllm_ledger(str(path), LOG, INSTANCE, HOST, MODEL)
     assert [(entry["model"], entry["card"], entry["version"]) for entry in ledger] == [("Qwen/Qwen3-0.6B", "NVIDIA GeForce RTX 2080 Ti", "0.8.5")]
     assert ledger[0]["predicted"]["weights"] == PLAN["memory"]["per_rank"][0]["weights"]
     path.write_text(json.dumps(ledger))
@@ -47,21 +47,27 @@ def test_a_measured_start_is_added_and_corrects_the_next_plan(tmp_path):
 
 
 def test_the_same_start_counts_once_and_a_silent_log_not_at_all():
-    once = vllm_ledger([], LOG, INSTANCE, PLAN, HOST)
-    assert vllm_ledger(once, LOG, INSTANCE, PLAN, HOST) == once
-    assert vllm_ledger(once, "INFO: nothing of memory", INSTANCE, PLAN, HOST) == once
+    once = vllm_ledger([], LOG, INSTANCE, HOST, MODEL)
+    assert vllm_ledger(once, LOG, INSTANCE, HOST, MODEL) == once
+    assert vllm_ledger(once, "INFO: nothing of memory", INSTANCE, HOST, MODEL) == once
 
 
 def test_the_card_is_the_instances_own():
     host = copy.deepcopy(HOST)
     host["gpus"].append({"name": "Tesla T4", "compute_capability": "7.5", "memory_total_bytes": 15 * GIB})
-    (entry,) = vllm_ledger([], LOG, {**INSTANCE, "gpus": [1]}, PLAN, host)
+    (entry,) = vllm_ledger([], LOG, {**INSTANCE, "gpus": [1]}, host, MODEL)
     assert entry["card"] == "Tesla T4"
 
 
 def test_a_plan_that_is_refused_was_never_started():
-    with pytest.raises(AnsibleFilterError, match="only a plan that fits"):
-        vllm_ledger([], LOG, INSTANCE, plan(INSTANCE, HOST, {}), HOST)
+    with pytest.raises(AnsibleFilterError, match="the plan of draft does not fit"):
+        vllm_ledger([], LOG, INSTANCE, HOST, {})
+
+
+def test_what_was_predicted_knows_nothing_of_the_ledger():
+    once = vllm_ledger([], LOG, INSTANCE, HOST, MODEL)
+    twice = vllm_ledger(once, LOG.replace("1.25GiB", "1.26GiB"), INSTANCE, HOST, MODEL)
+    assert len(twice) == 2 and twice[0]["predicted"] == twice[1]["predicted"]
 
 
 @pytest.mark.parametrize("text, words", [("{", "cannot be read"), ("{}", "neither a list")])
@@ -69,4 +75,4 @@ def test_a_ledger_that_cannot_be_read(tmp_path, text, words):
     path = tmp_path / "ledger.json"
     path.write_text(text)
     with pytest.raises(AnsibleFilterError, match=words):
-        vllm_ledger(str(path), LOG, INSTANCE, PLAN, HOST)
+        vllm_ledger(str(path), LOG, INSTANCE, HOST, MODEL)
