@@ -1,31 +1,25 @@
 """Bad input gets one clear sentence, and nothing is touched. Each test runs the real playbook against a lab that is not there."""
 
+import functools
 import json
-import os
-import pathlib
 import shutil
 import socket
 import subprocess
 
+import lab_play
 import pytest
 
-CHECKOUT = pathlib.Path(__file__).parents[2]
 LAB = "gpuhosts-refused"
 
 
-def play(playbook, *arguments, prefix=(), **environment):
-    """Run a playbook of the checkout on the lab inventory; return its exit status and all it printed."""
-    command = [*prefix, "ansible-playbook", playbook, "--inventory=inventories/lab", *arguments]
-    environment = os.environ | {"LAB_NAME": LAB, "PWD": str(CHECKOUT), "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "1000"} | environment
-    result = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    return result.returncode, result.stdout + result.stderr
+play = functools.partial(lab_play.play, timeout=300, LAB_NAME=LAB)
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     """Whatever a test is told, no container and no state of the refused lab may come of it."""
     yield
-    assert not (CHECKOUT / ".lab" / LAB).exists()
+    assert not (lab_play.CHECKOUT / ".lab" / LAB).exists()
     if shutil.which("docker"):
         listed = subprocess.run(["docker", "ps", "--all", "--quiet", f"--filter=label=gpuhosts.lab={LAB}"], capture_output=True, text=True, check=False)
         assert listed.stdout == ""

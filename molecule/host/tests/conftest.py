@@ -1,0 +1,81 @@
+"""What the scenario's tests run on: two converged hosts of different distributions, which they break and mend."""
+
+import contextlib
+import functools
+import os
+import pathlib
+
+import lab_play
+import pytest
+
+LAB = os.environ["LAB_NAME"]
+INVENTORIES = ("inventories/lab", "molecule/host/inventory")
+HOSTS = ("gpu01", "gpu02")
+
+
+@pytest.fixture(scope="session")
+def play():
+    """play(playbook, *arguments, host=None): a real playbook on the scenario's inventory; (status, output with single spaces).
+
+    The playbook is one of the checkout, or role.yml beside this file with `-e role=NAME`: one role alone.
+    """
+    return functools.partial(lab_play.play, inventories=INVENTORIES)
+
+
+@pytest.fixture(scope="session")
+def play_role(play):
+    """play_role(role, *arguments, host=None): one role of the collection alone."""
+    playbook = pathlib.Path(__file__).parent / "role.yml"
+    return lambda role, *arguments, **more: play(playbook, f"--extra-vars=role=gpuhosts.inference.{role}", *arguments, **more)
+
+
+@pytest.fixture(scope="session")
+def on():
+    """on(host): the lab_play.Machine, to run commands inside."""
+    return lambda host: lab_play.Machine(f"{LAB}-{host}")
+
+
+@pytest.fixture(scope="session")
+def hosts(on):
+    """{"debian12": "gpu01", "debian13": "gpu02"}, asked of the hosts themselves; with MOLECULE_IMAGE other distributions."""
+    return {on(host).out(". /etc/os-release; echo $ID${VERSION_ID//./}"): host for host in HOSTS}
+
+
+@pytest.fixture(scope="session")
+def old(hosts):
+    """The host of the older distribution: Debian 12 unless MOLECULE_IMAGE says otherwise."""
+    return next(iter(hosts.values()))
+
+
+@pytest.fixture(scope="session")
+def new(hosts):
+    """The host of the newer distribution: Debian 13 unless MOLECULE_IMAGE says otherwise."""
+    return list(hosts.values())[-1]
+
+
+@pytest.fixture
+def fault(on):
+    """fault(host, *words): tell the host's stand-ins to fail; taken back afterwards."""
+    told = set()
+
+    def tell(host, *words):
+        told.add(host)
+        on(host).fault(*words)
+
+    yield tell
+    for host in told:
+        on(host).fault()
+
+
+@pytest.fixture(scope="session")
+def downloads(on):
+    """with downloads() as requests: ... What the hosts asked the mirror's apt repositories for meanwhile, a line of nginx's log each."""
+
+    @contextlib.contextmanager
+    def count():
+        mirror, found = on("mirror"), []
+        before = int(mirror.out("wc -l < /var/log/nginx/apt.log"))
+        yield found
+        found += mirror.out(f"tail -n +{before + 1} /var/log/nginx/apt.log").splitlines()
+
+    return count
