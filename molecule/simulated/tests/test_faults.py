@@ -2,13 +2,11 @@
 
 import json
 import os
-import pathlib
-import subprocess
 import urllib.request
 
 import pytest
+from lab_play import play
 
-CHECKOUT = pathlib.Path(__file__).parents[3]
 LAB = os.environ["LAB_NAME"]
 URL = f"http://127.0.0.1:{os.environ['LAB_PORT']}"
 testinfra_hosts = [f"docker://{LAB}-gpu01"]
@@ -16,11 +14,7 @@ testinfra_hosts = [f"docker://{LAB}-gpu01"]
 
 def verify():
     """Run playbooks/verify.yml on gpu01; return its exit status and all it printed."""
-    command = ["ansible-playbook", "playbooks/verify.yml", "--inventory=inventories/lab", "--limit=gpu01"]
-    environment = os.environ | {"PWD": str(CHECKOUT), "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "1000"}
-    result = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    # The result is printed as YAML, which breaks long lines: compare words.
-    return result.returncode, " ".join((result.stdout + result.stderr).split())
+    return play("playbooks/verify.yml", host="gpu01")
 
 
 @pytest.fixture
