@@ -23,14 +23,16 @@ FLASH_HEADS_V0 = (32, 64, 96, 128, 160, 192, 224, 256)  # attention/backends/fla
 class Facts:
     """Everything a rule may ask for. sm: the lowest compute capability of the cards, 75 for 7.5. cards: how many the instance sees.
 
-    mla: attention is computed on the latent vectors (DeepSeek). max_model_len, max_num_batched_tokens, max_num_seqs, chunked, prefix, block,
-    dtype, quantization, core and attention are what the engine makes of the options; quantization is None for 16-bit weights. derived is the
-    longest context of the model's own. memory_bytes is RAM.
+    given: the option map. option: the value of an option by its name, as it was given, the engine's default otherwise; None for one that this
+    engine does not have. schema: all of its options. mla: attention is computed on the latent vectors (DeepSeek). max_model_len,
+    max_num_batched_tokens, max_num_seqs, chunked, prefix, block, dtype, quantization, core and attention are what the engine makes of the
+    options; quantization is None for 16-bit weights. derived is the longest context of the model's own. memory_bytes is RAM.
     """
 
     lane: lanes.Lane
     given: Mapping[str, object]
-    defaults: Mapping[str, dict]
+    option: Callable[[str], object]
+    schema: Mapping[str, dict]
     env: Mapping[str, str]
     sm: int
     cards: int
@@ -53,11 +55,6 @@ class Facts:
     block: int
     tp: int
     pp: int
-
-    def option(self, name: str):
-        """An option as it was given, the engine's default otherwise; None for one that this engine does not have."""
-        value = self.given.get(name)
-        return self.defaults[name]["default"] if value is None and name in self.defaults else value
 
     @property
     def capability(self) -> str:
@@ -90,19 +87,14 @@ def facts(
     config: the checkpoint's config.json, for the few keys that model does not keep. card_bytes: the memory of one card, on which later
     engines' defaults depend. ValueError for a version that is not known.
     """
-    lane, defaults, env, config = lanes.lane(version), options.schema(version), env or {}, config or {}
-    sm = capability[0] * 10 + capability[1]
-
-    def option(name):
-        value = given.get(name)
-        return defaults[name]["default"] if value is None and name in defaults else value
-
+    lane, schema, env, config = lanes.lane(version), options.schema(version), env or {}, config or {}
+    sm, option = capability[0] * 10 + capability[1], options.resolve(version, given).get
     dtype = _dtype(lane, option("dtype"), model, config, sm)
     core = _core(lane, option, env, model, dtype, sm)
     attention = _attention(lane, option, env, model, dtype, sm, core)
     derived = _derived(lane, option, env, model, config)
     length = _length(option("max_model_len"))
-    automatic = length == -1 and defaults["max_model_len"]["type"] == "human_readable_int_or_auto"
+    automatic = length == -1 and schema["max_model_len"]["type"] == "human_readable_int_or_auto"
     length = derived if length is None or automatic else length
     v0 = core == "V0"
     chunked = _chunked(lane, option, env, model, length, v0)
@@ -120,7 +112,8 @@ def facts(
     return Facts(
         lane=lane,
         given=given,
-        defaults=defaults,
+        option=option,
+        schema=schema,
         env=env,
         sm=sm,
         cards=cards,

@@ -8,6 +8,7 @@ plan.py, solve.py and ladder.py all ask here, so that a plan, its alternatives a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,14 +23,15 @@ NOT_SIZES = ("seed",)
 # With one of these the shape of a rank is not defined, so that no memory can be predicted.
 SHAPELESS = frozenset(
     {
-        "value_out_of_range", "utilization_out_of_range", "ranks_over_cards", "layers_below_stages", "heads_not_divisible", "kv_heads_not_divisible",
+        "utilization_out_of_range", "ranks_over_cards", "layers_below_stages", "heads_not_divisible", "kv_heads_not_divisible",
         "intermediate_not_divisible", "vocabulary_not_divisible",
     }
 )  # fmt: skip
+SHAPE_RULES = [rule for rule in rules.REFUSALS if rule.__name__ in SHAPELESS]
 LATE_QUANTIZATION = ("bitsandbytes", "fp8", "ptpc_fp8")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """An instance on its host, read and checked, as far as that does not depend on its options.
 
@@ -49,31 +51,117 @@ class Case:
     def version(self) -> str:
         return self.instance["engine_version"]
 
-    @property
-    def sm(self) -> int:
-        """The lowest compute capability of the cards, 75 for 7.5."""
-        return min(card.sm for card in self.cards)
+    @functools.cached_property
+    def capability(self) -> tuple[int, int]:
+        """The lowest of the cards, (7, 5) for 7.5."""
+        return min(card.capability for card in self.cards)
 
     @property
+    def sm(self) -> int:
+        """The same as one number, 75 for 7.5."""
+        return self.capability[0] * 10 + self.capability[1]
+
+    @functools.cached_property
     def smallest(self) -> int:
         """Bytes of the smallest card."""
         return min(card.total_bytes for card in self.cards)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Judgement:
-    """What the planner says of an option map. settings and prediction are None where the shape of a rank is not defined."""
+    """What the planner says of an option map on a case. It never raises for what the map says.
 
+    Each part is worked out when it is first asked for: most maps are candidates, of which only a size or the verdict matters. unmet: refusals
+    of a plan that would run, because of what it was asked for beside its options. facts is None where the map cannot be read, settings and
+    prediction where the shape of a rank is not defined.
+    """
+
+    case: Case
     options: dict
-    facts: rules.Facts | None
-    settings: memory.Settings | None
-    prediction: memory.Prediction | None
-    refusals: tuple[Problem, ...]
-    warnings: tuple[Problem, ...]
+    unmet: tuple[Problem, ...] = ()
+
+    @functools.cached_property
+    def unreadable(self) -> tuple[Problem, ...]:
+        """What the engine's parser refuses, and numbers that no machine has."""
+        return (*options.check(self.case.version, self.options), *_absurd(self.options))
+
+    @functools.cached_property
+    def facts(self) -> rules.Facts | None:
+        """What the engine makes of the options."""
+        if self.unreadable:
+            return None
+        case = self.case
+        return rules.facts(
+            case.version,
+            self.options,
+            _loaded(case.model, self.options),
+            config=case.config,
+            env=case.instance["env"],
+            capability=case.capability,
+            cards=len(case.cards),
+            memory_bytes=case.host.memory_bytes,
+            driver=case.host.driver_version,
+            nvlink=case.host.nvlink,
+            card_bytes=case.smallest,
+        )
+
+    @functools.cached_property
+    def impossible(self) -> tuple[Problem, ...]:
+        """Numbers with which nothing else can be judged."""
+        facts = self.facts
+        lengths = {"max_model_len": facts.max_model_len, "max_num_batched_tokens": facts.max_num_batched_tokens}
+        return tuple(_absurd(lengths)) or tuple(rules.impossible(facts))
+
+    @functools.cached_property
+    def settings(self) -> memory.Settings | None:
+        """The options as far as memory depends on them."""
+        if self.unreadable or self.impossible or any(rule(self.facts) for rule in SHAPE_RULES):
+            return None
+        return _settings(self.case, self.facts)
+
+    @functools.cached_property
+    def prediction(self) -> memory.Prediction | None:
+        """The memory of every rank."""
+        if self.settings is None:
+            return None
+        case, facts, used = self.case, self.facts, self.used
+        learnt = calibration.correction(case.ledger, case.instance["model"], used[0].name, facts.tp, case.version)
+        return memory.predict(facts.model, used, self.settings, learnt)
+
+    @property
+    def used(self) -> tuple[hardware.Card, ...]:
+        """The cards that hold a rank."""
+        return self.case.cards[: self.facts.tp * self.facts.pp]
+
+    @functools.cached_property
+    def _shortfalls(self) -> tuple[list[Problem], list[Problem]]:
+        """The refusals and the warnings that the memory gives cause for."""
+        if self.prediction is None:
+            return [], []
+        lacking, tight = memory.shortfalls(self.facts.model, self.settings, self.prediction)
+        return [*lacking, *_ram(self.case, self.prediction)], tight
+
+    @functools.cached_property
+    def refusals(self) -> tuple[Problem, ...]:
+        """Why the engine cannot start or serve, or why that is not what was asked for."""
+        if self.unreadable or self.impossible:
+            return self.unreadable or self.impossible
+        unequal = hardware.unequal(self.used) if self.settings else None
+        return (*rules.refusals(self.facts), *([unequal] if unequal else ()), *self._shortfalls[0], *self.unmet)
+
+    @functools.cached_property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What will be slower, hidden or otherwise than asked."""
+        return () if self.unreadable or self.impossible else (*rules.warnings(self.facts), *self._shortfalls[1])
 
     @property
     def fits(self) -> bool:
         return not self.refusals
+
+    @property
+    def sure(self) -> bool:
+        """Whether it fits without the margin that the prediction's own error is given."""
+        return self.fits and not MEMORY_CODES & {problem.code for problem in self._shortfalls[1]}
 
     @property
     def codes(self) -> set[str]:
@@ -107,38 +195,8 @@ def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> 
 
 
 def judge(case: Case, given: dict) -> Judgement:
-    """Hold an option map against the schema, the rules and the memory of the cards. Never raises for what the map says."""
-    problems = [*options.check(case.version, given), *_absurd(given)]
-    if problems:
-        return Judgement(given, None, None, None, tuple(problems), ())
-    env, shape = case.instance["env"], _loaded(case.model, given)
-    facts = rules.facts(
-        case.version,
-        given,
-        shape,
-        config=case.config,
-        env=env,
-        capability=min(card.capability for card in case.cards),
-        cards=len(case.cards),
-        memory_bytes=case.host.memory_bytes,
-        driver=case.host.driver_version,
-        nvlink=case.host.nvlink,
-        card_bytes=case.smallest,
-    )
-    if problems := list(_absurd({"max_model_len": facts.max_model_len, "max_num_batched_tokens": facts.max_num_batched_tokens})):
-        return Judgement(given, facts, None, None, tuple(problems), ())
-    refusals, warnings = rules.judge(facts)
-    if SHAPELESS & {problem.code for problem in refusals}:
-        return Judgement(given, facts, None, None, tuple(refusals), tuple(warnings))
-    used = case.cards[: facts.tp * facts.pp]
-    if problem := hardware.unequal(used):
-        refusals.append(problem)
-    settings = _settings(case, facts, shape)
-    learnt = calibration.correction(case.ledger, case.instance["model"], used[0].name, facts.tp, case.version)
-    prediction = memory.predict(shape, used, settings, learnt)
-    lacking, tight = memory.shortfalls(shape, settings, prediction)
-    lacking += _ram(case, prediction)
-    return Judgement(given, facts, settings, prediction, (*refusals, *lacking), (*warnings, *tight))
+    """Hold an option map against the schema, the rules and the memory of the cards."""
+    return Judgement(case, given)
 
 
 def _loaded(shape: model.Model, given: dict) -> model.Model:
@@ -147,12 +205,16 @@ def _loaded(shape: model.Model, given: dict) -> model.Model:
     return model.quantized_at_load(shape, method) if method in LATE_QUANTIZATION else shape
 
 
-def _settings(case: Case, facts: rules.Facts, shape: model.Model) -> memory.Settings:
+def _settings(case: Case, facts: rules.Facts) -> memory.Settings:
     """The engine's options as memory.py reads them, with what facts.py has resolved: one reading of the options for both."""
     env = {**case.instance["env"], **({"VLLM_USE_V1": "0"} if facts.core == "V0" else {})}
-    found = memory.settings(dict(facts.given), shape, case.cards, case.accounting or case.version, env, case.host.nvlink)
-    return dataclasses.replace(
-        found,
+    return memory.settings(
+        dict(facts.given),
+        facts.model,
+        case.cards,
+        case.accounting or case.version,
+        env,
+        case.host.nvlink,
         core=facts.core,
         attention=facts.attention,
         dtype=facts.dtype,

@@ -187,11 +187,12 @@ def release(version: str) -> tuple[int, ...]:
 # -- The engine's defaults -----------------------------------------------------------------------------------------------------------------
 
 
-def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str, env: dict | None = None, nvlink: bool | None = None) -> Settings:
+def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str, env: dict | None = None, nvlink: bool | None = None, **known) -> Settings:
     """The option map with the engine's own defaults for what it leaves out.
 
     Sources, vllm 0.8.5: engine/arg_utils.py _set_default_args_v0 and _set_default_args_v1, config.py SchedulerConfig.__post_init__. max_model_len
     may be larger than the model's: rules.py judges that. Options must have passed options.check; dtype half and float are read as torch names.
+    known: fields that have been resolved already, by facts.py.
     """
     env = env or {}
     now = release(version)
@@ -224,7 +225,7 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
     if not attention:
         attention = "FLASH_ATTN" if sm >= 80 and dtype != "float32" else "XFORMERS" if core == "V0" else "TRITON_ATTN"
     chunk = str(env.get("VLLM_FUSED_MOE_CHUNK_SIZE", ""))
-    return Settings(
+    found = dict(
         version=version,
         core=core,
         attention=str(attention),
@@ -248,6 +249,7 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
         # On by default since 0.21, as the engine's own log says; there, but off, since 0.14 (vllm pull request 30515).
         charges_graphs=core == "V1" and env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", "1" if now >= (0, 21) else "0") == "1",
     )
+    return Settings(**{**found, **known})
 
 
 # Options whose default the schema of the version tells, and the default of a version without one.

@@ -16,7 +16,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from . import lanes
@@ -43,6 +43,16 @@ def schema(version: str) -> dict[str, dict]:
     if version not in SCHEMAS:
         raise ValueError(f"The options of vLLM {version} are not known: known versions are {', '.join(versions())}.")
     return SCHEMAS[version]
+
+
+@functools.lru_cache(maxsize=None)
+def _defaults(version: str) -> dict:
+    return {name: entry["default"] for name, entry in schema(version).items()}
+
+
+def resolve(version: str, options: Mapping[str, object]) -> dict:
+    """Every option of that engine: the value that is given, the engine's default otherwise. Lists and mappings are not copies."""
+    return {**_defaults(version), **{name: value for name, value in options.items() if value is not None}}
 
 
 # -- How the engine reads one word ---------------------------------------------------------------------------------------------------------
@@ -190,16 +200,33 @@ def check(version: str, options: dict) -> list[Problem]:
     entries = schema(version)
     problems = []
     for name, value in options.items():
-        if name not in entries:
+        entry = entries.get(name)
+        if entry is None:
             problems.append(_unknown(version, name))
-        elif value is not None:
-            problems.extend(_check_value(name, value, entries[name]))
+        elif value is not None and not _is_plain(value, entry):
+            problems.extend(_check_value(name, value, entry))
     for name, plugin in PLUGINS.items():
-        value, known = options.get(name), entries.get(name, {}).get("known")
+        value = options.get(name)
+        if not value or not isinstance(value, str) or "known" not in entries.get(name, {}):
+            continue
+        known = entries[name]["known"]
         # An attention backend may be written in any case.
-        if known and isinstance(value, str) and value and not {value, value.upper()} & set(known) and not options.get(plugin):
+        if value not in known and value.upper() not in known and not options.get(plugin):
             problems.append(_wrong_choice(name, value, known))
     return problems
+
+
+# For each type of YAML the types of the schema that read every value back as it was written.
+PLAIN = {int: ("int", "float", "human_readable_int", "human_readable_int_or_auto"), float: ("float",), str: ("str",)}
+
+
+def _is_plain(value, entry: dict) -> bool:
+    """Whether a value is right at first sight, as most are; the others are written and read back."""
+    kind = type(value)
+    if entry["type"] not in PLAIN.get(kind, ()) or "nargs" in entry:
+        return False
+    known = value not in ("", "None") if kind is str else -(2**63) < value < 2**63
+    return known and ("choices" not in entry or value in entry["choices"])
 
 
 def _unknown(version: str, name) -> Problem:

@@ -98,12 +98,12 @@ def _options(case: Case, profile: Profile) -> tuple[Judgement, dict[str, str]]:
     first = None
     for draft in _shapes(case):
         judged = _sized(draft, profile, objective)
-        if _sure(judged):
+        if judged.sure:
             return judged, draft.reasons
         first = first or (judged, dict(draft.reasons))
         if profile.frugal and (judged.fits or judged.memory_refusal):
             judged = _offloaded(draft, profile, objective)
-            if _sure(judged):
+            if judged.sure:
                 return judged, draft.reasons
     if first is None:
         draft = _base(case, 1, 1)
@@ -286,14 +286,9 @@ def _outside(judged: Judgement) -> int:
     return graphs + SPARE_BYTES
 
 
-def _sure(judged: Judgement) -> bool:
-    """Whether the plan fits without the margin that the prediction's own error is given."""
-    return judged.fits and not MEMORY_CODES & {problem.code for problem in judged.warnings}
-
-
 def _holds(judged: Judgement, tokens: int) -> bool:
     """Whether the plan is sure to fit, with a KV cache of so many tokens."""
-    return _sure(judged) and judged.prediction.tokens >= tokens
+    return judged.sure and judged.prediction.tokens >= tokens
 
 
 def _longer(draft: Draft, profile: Profile, objective: Objective, judged: Judgement, most: int) -> int:
@@ -356,4 +351,4 @@ def _unmet(judged: Judgement, objective: Objective) -> Judgement:
     if objective.max_gpu_memory_gib and taken > objective.max_gpu_memory_gib * GIB:
         refusals.append(f"A card needs {memory.gib(taken)} with the CUDA context, and the objective allows {objective.max_gpu_memory_gib:g} GiB")
     remedy = "Ask for less, use more cards, or remove the options that stand against it."
-    return dataclasses.replace(judged, refusals=tuple(Problem("objective_not_met", f"{message}.", remedy) for message in refusals))
+    return dataclasses.replace(judged, unmet=tuple(Problem("objective_not_met", f"{message}.", remedy) for message in refusals))

@@ -33,10 +33,23 @@ def check(version: str, given: Mapping[str, object], model: Model, **rest) -> tu
 
 def judge(found: Facts) -> tuple[list[Problem], list[Problem]]:
     """The same for facts that are already known. Where the numbers are impossible, nothing else is judged: every rule computes with them."""
-    absurd = [problem for rule in ABSURD if (problem := rule(found))]
-    if absurd:
-        return absurd, []
-    return [problem for rule in REFUSALS if (problem := rule(found))], [problem for rule in WARNINGS if (problem := rule(found))]
+    absurd = impossible(found)
+    return (absurd, []) if absurd else (refusals(found), warnings(found))
+
+
+def impossible(found: Facts) -> list[Problem]:
+    """What is wrong with the numbers themselves; the other rules compute with them."""
+    return [problem for rule in ABSURD if (problem := rule(found))]
+
+
+def refusals(found: Facts) -> list[Problem]:
+    """Why the engine cannot start or serve."""
+    return [problem for rule in REFUSALS if (problem := rule(found))]
+
+
+def warnings(found: Facts) -> list[Problem]:
+    """What will be slower, hidden or otherwise than asked."""
+    return [problem for rule in WARNINGS if (problem := rule(found))]
 
 
 # -- With the memory known -----------------------------------------------------------------------------------------------------------------

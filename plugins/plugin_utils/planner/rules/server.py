@@ -21,7 +21,7 @@ def reasoning_without_parser(f: Facts) -> Problem | None:
 
 @RULES.warning
 def parser_without_reasoning(f: Facts) -> Problem | None:
-    if "enable_reasoning" not in f.defaults or f.option("enable_reasoning") or not f.option("reasoning_parser"):
+    if "enable_reasoning" not in f.schema or f.option("enable_reasoning") or not f.option("reasoning_parser"):
         return None
     message = f"reasoning_parser has no effect in vLLM {f.lane.version} while enable_reasoning is not true."
     return Problem("parser_without_reasoning", message, "Set enable_reasoning: true.")
@@ -66,7 +66,7 @@ def metrics_off(f: Facts) -> Problem | None:
 
 @RULES.warning
 def deprecated_option(f: Facts) -> Problem | None:
-    names = [name for name, value in f.given.items() if value is not None and f.defaults.get(name, {}).get("deprecated")]
+    names = [name for name, value in f.given.items() if value is not None and f.schema.get(name, {}).get("deprecated")]
     if not names:
         return None
     return Problem("deprecated_option", f"vLLM {f.lane.version} calls {listed(names)} deprecated.", f"Remove {listed(names)}.")
