@@ -33,7 +33,7 @@ down: $(VENV)/.run  ## Remove the simulated hosts, keep the images
 
 .PHONY: clean
 clean:  ## Remove everything that make lab and make test made
-	for lab in gpuhosts-test gpuhosts-simulated; do [ ! -d .lab/$$lab ] || LAB_NAME=$$lab ansible-playbook playbooks/lab_down.yml -i inventories/lab; done
+	for state in .lab/*/; do [ ! -d $$state ] || LAB_NAME=$$(basename $$state) ansible-playbook playbooks/lab_down.yml -i inventories/lab; done
 	[ ! -e $(VENV)/.run ] || ansible-playbook playbooks/lab_down.yml -i inventories/lab -e lab_purge=true
 	rm -rf $(VENV) .lab .cache .ansible .pytest_cache gpuhosts-inference-*.tar.gz
 	find . -name __pycache__ -prune -exec rm -rf {} +
