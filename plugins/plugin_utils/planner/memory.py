@@ -285,29 +285,46 @@ class Late(int):
     """The size of a tensor that is made while the checkpoint is loaded, when all parameters are there: bitsandbytes' scales."""
 
 
-def allocated(sizes: Iterable[int]) -> int:
+def allocated(parts: Iterable[tuple[int, Iterable[int]]]) -> int:
     """What torch's allocator books for tensors made in that order and all kept: c10/cuda/CUDACachingAllocator.cpp.
 
-    Sizes are rounded up to 512 bytes. Above 1 MiB a tensor takes the smallest free block that holds it, or a new segment of 20 MiB, from
-    10 MiB on one of its own in steps of 2 MiB. It keeps all of a block of which no more than 1 MiB would be left.
+    parts: (how many times over, the sizes of the tensors). Sizes are rounded up to 512 bytes. Above 1 MiB a tensor takes the smallest free block
+    that holds it, or a new segment of 20 MiB, from 10 MiB on one of its own in steps of 2 MiB. It keeps all of a block of which no more than
+    1 MiB would be left.
     """
+    parts = [(times, [-(-size // 512) * 512 for size in sizes]) for times, sizes in parts]
+    # A free block that holds none of the tensors is never looked at again.
+    least = min((size for times, sizes in parts for size in sizes if size > MIB), default=0)
     booked, free = 0, []
-    for size in sizes:
-        rounded = -(-size // 512) * 512
-        if rounded <= MIB:
-            booked += rounded
-            continue
-        position = bisect.bisect_left(free, rounded)
-        if position < len(free):
-            block = free.pop(position)
-        else:
-            block = 20 * MIB if rounded < 10 * MIB else -(-rounded // (2 * MIB)) * 2 * MIB
-        if block - rounded > MIB:
-            bisect.insort(free, block - rounded)
-            booked += rounded
-        else:
-            booked += block
+    for times, sizes in parts:
+        small, large = sum(size for size in sizes if size <= MIB), [size for size in sizes if size > MIB]
+        booked += times * small
+        seen = {}
+        while times:
+            if (first := seen.get(tuple(free))) is not None:
+                # The free blocks are as they were before: what was booked since then is booked over and over.
+                rounds, times = divmod(times, first[0] - times)
+                booked += rounds * (booked - first[1])
+                seen.clear()
+                continue
+            seen[tuple(free)] = times, booked
+            booked += sum(_block(size, free, least) for size in large)
+            times -= 1
     return booked
+
+
+def _block(size: int, free: list[int], least: int) -> int:
+    """What a tensor above 1 MiB takes; what is left of a block is put among the free ones, which are sorted."""
+    position = bisect.bisect_left(free, size)
+    if position < len(free):
+        block = free.pop(position)
+    else:
+        block = 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
+    if block - size <= MIB:
+        return block
+    if block - size >= least:
+        bisect.insort(free, block - size)
+    return size
 
 
 def linear(
@@ -467,8 +484,8 @@ def _table(model: Model, ranks: int, element: int) -> tuple[int, ...]:
     return linear(quant, model.hidden, padded_vocabulary(model, ranks), element)
 
 
-def _tensors(model: Model, ranks: int, element: int, stages: int, stage: int, repacked: bool) -> tuple[list[int], list[int], list[int]]:
-    """(before the layers, the layers, after them): the sizes of all tensors on one rank, in the order in which the engine makes them."""
+def _tensors(model: Model, ranks: int, element: int, stages: int, stage: int, repacked: bool) -> list[tuple[int, list[int]]]:
+    """(how many times over, tensor sizes) of one rank, in the order in which the engine makes them. The first is before the layers, the last after."""
     first, last = stage_layers(model.layers, stages)[stage]
     before, after = [], []
     if stage == 0 or stage == stages - 1 and model.tied:
@@ -480,14 +497,17 @@ def _tensors(model: Model, ranks: int, element: int, stages: int, stage: int, re
         before.append((model.max_positions + 2) * model.hidden * element)
     if model.family.rope:
         before.append(rotary_bytes(model, element))
-    inner = [size for count, sizes in _layers(model, ranks, element, first, last, repacked) for size in sizes * count]
     if stage == stages - 1:
         after.append(model.hidden * element * (2 if model.family.norm_bias else 1))
         if not model.tied:
             after += _table(model, ranks, element)
             if model.architecture == "PhiForCausalLM":
                 after.append(padded_vocabulary(model, ranks) * element)
-    return before, inner, after
+    return [(1, before), *_layers(model, ranks, element, first, last, repacked), (1, after)]
+
+
+def _sum(parts: Iterable[tuple[int, list[int]]]) -> int:
+    return sum(times * sum(sizes) for times, sizes in parts)
 
 
 @functools.lru_cache(maxsize=512)
@@ -496,7 +516,7 @@ def parameter_bytes(model: Model, ranks: int = 1, element: int = 2, stages: int 
 
     The rotary table is a buffer and not in it.
     """
-    return sum(map(sum, _tensors(model, ranks, element, stages, stage, repacked))) - rotary_bytes(model, element)
+    return _sum(_tensors(model, ranks, element, stages, stage, repacked)) - rotary_bytes(model, element)
 
 
 def rotary_bytes(model: Model, element: int = 2) -> int:
@@ -510,12 +530,12 @@ def weights(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, sta
 
     Where the checkpoint's true sizes are known the estimate is scaled to them, the decoder layers and the rest each for itself.
     """
-    before, inner, after = _tensors(model, ranks, element, stages, stage, repacked)
-    order = [*before, *inner, *after]
-    if any(isinstance(size, Late) for size in inner):
-        order.sort(key=lambda size: isinstance(size, Late))
-    exact_inner, exact = sum(inner), sum(order)
-    rounding = allocated(order) - exact
+    parts = _tensors(model, ranks, element, stages, stage, repacked)
+    exact_inner, exact = _sum(parts[1:-1]), _sum(parts)
+    if model.quant and model.quant.layout == "bitsandbytes":
+        order = [size for times, sizes in parts for size in sizes * times]
+        parts = [(1, sorted(order, key=lambda size: isinstance(size, Late)))]
+    rounding = allocated(parts) - exact
     outer = exact - exact_inner
     if model.tensor_bytes:
         exact_inner, outer = _scaled(model, element, exact_inner, outer)
@@ -525,8 +545,8 @@ def weights(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, sta
 def _scaled(model: Model, element: int, inner: int, outer: int) -> tuple[int, int]:
     """One rank's (decoder layers, the rest) in proportion to the checkpoint's true sizes. The rotary table is in no checkpoint."""
     rotary = rotary_bytes(model, element)
-    before, whole, after = _tensors(model, 1, element, 1, 0, False)
-    whole_inner, whole_outer = sum(whole), sum(before) + sum(after) - rotary
+    parts = _tensors(model, 1, element, 1, 0, False)
+    whole_inner, whole_outer = _sum(parts[1:-1]), _sum([parts[0], parts[-1]]) - rotary
     names = dict(model.tensor_bytes)
     if "" in names:
         return int(inner * max(0, names[""] - whole_outer) / whole_inner), outer
@@ -806,13 +826,18 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
         offloaded += moved * ranks
         held = max(0, inner + outer - moved + correction.weights)
         block, graphs = kv_block_bytes(model, settings, last - first), cuda_graphs(settings, last - first)
+        alike = {}
         for rank in range(ranks):
-            card = cards[stage * ranks + rank]
-            used, name = activation(model, settings, card.sm, stage, rank == 0 or settings.core == "V1")
+            card, samples = cards[stage * ranks + rank], rank == 0 or settings.core == "V1"
+            if same := alike.get((card.total_bytes, card.sm, samples)):
+                found.append(same)
+                continue
+            used, name = activation(model, settings, card.sm, stage, samples)
             used, other = int(used * correction.activation), max(0, non_torch(settings, card.sm) + correction.non_torch)
             budget = int(card.total_bytes * settings.gpu_memory_utilization)
             left = budget - held - used - other - (graphs if settings.charges_graphs else 0)
             found.append(Rank(card.total_bytes, budget, held, used, other, left, graphs, max(0, left // block if block else 0), name))
+            alike[card.total_bytes, card.sm, samples] = found[-1]
     return Prediction(
         ranks=tuple(found),
         block_bytes=block_bytes,

@@ -87,14 +87,23 @@ def test_weights_are_the_parameters_the_rotary_table_and_the_allocators_rounding
 
 
 def test_the_allocator_rounds_as_torch_does():
-    assert memory.allocated([1]) == 512
-    assert memory.allocated([MIB]) == MIB
-    assert memory.allocated([43 * MIB]) == 44 * MIB
-    assert memory.allocated([42.5 * MIB]) == 42.5 * MIB
+    assert memory.allocated([(1, [1])]) == 512
+    assert memory.allocated([(1, [MIB])]) == MIB
+    assert memory.allocated([(1, [43 * MIB])]) == 44 * MIB
+    assert memory.allocated([(1, [42.5 * MIB])]) == 42.5 * MIB
     # Three of 6 MiB share a segment of 20 MiB; what is left serves a fourth of 2 MiB.
-    assert memory.allocated([6 * MIB] * 3 + [2 * MIB]) == 20 * MIB
+    assert memory.allocated([(1, [6 * MIB] * 3 + [2 * MIB])]) == 20 * MIB
     # A small tensor in a block of which less than 1 MiB would be left keeps the whole block.
-    assert memory.allocated([10.5 * MIB, 1.2 * MIB]) == 10.5 * MIB + 1.5 * MIB
+    assert memory.allocated([(1, [10.5 * MIB, 1.2 * MIB])]) == 10.5 * MIB + 1.5 * MIB
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_layers_that_are_counted_take_what_layers_written_out_take(seed):
+    dice = random.Random(seed)
+    for attempt in range(50):
+        kinds = [[int(dice.choice([0.3, 1.2, 2, 3.3, 5.2, 7, 12, 31]) * dice.uniform(0.9, 1.1) * MIB) for tensor in range(dice.randint(1, 8))] for kind in "abc"]
+        parts = [(dice.choice([1, 2, 7, 64]), sizes) for sizes in kinds]
+        assert memory.allocated(parts) == memory.allocated([(1, [size for times, sizes in parts for size in sizes * times])])
 
 
 @pytest.mark.parametrize(
