@@ -7,6 +7,7 @@ plan.py, solve.py and ladder.py all ask here, so that a plan, its alternatives a
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import math
@@ -125,6 +126,8 @@ class Judgement:
         if self.settings is None:
             return None
         case, facts, used = self.case, self.facts, self.used
+        if not case.ledger:
+            return memory.predict(facts.model, used, self.settings)
         learnt = calibration.correction(case.ledger, case.instance["model"], used[0].name, facts.tp, case.version)
         return memory.predict(facts.model, used, self.settings, learnt)
 
@@ -174,7 +177,8 @@ class Judgement:
         return bool(self.refusals) and self.codes <= MEMORY_CODES
 
 
-MEMORY_CODES = frozenset({"weights_over_card", "no_room_for_kv_cache", "kv_cache_too_small"})
+ROOM_CODES = frozenset({"weights_over_card", "no_room_for_kv_cache"})
+MEMORY_CODES = ROOM_CODES | {"kv_cache_too_small"}
 
 
 def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> Case:
@@ -229,8 +233,10 @@ def _settings(case: Case, facts: rules.Facts) -> memory.Settings:
 def _absurd(given: dict) -> Iterator[Problem]:
     """Numbers that the parser takes and that no machine has: rules and formulas need not be proof against them."""
     for name, value in given.items():
+        if type(value) not in (int, float) or abs(value) <= MOST_RANKS:
+            continue
         most = MOST_RANKS if name.endswith("_parallel_size") else LARGEST
-        if options.is_number(value) and abs(value) > most and name not in NOT_SIZES:
+        if abs(value) > most and name not in NOT_SIZES:
             yield Problem("value_out_of_range", f"{name} is {options.shown(value)}, beyond any machine.", f"Use a number up to {most}.")
 
 
@@ -274,12 +280,20 @@ def in_words(case: Case, changes: list[dict]) -> str:
 
 
 def _utilization(case: Case, judged: Judgement) -> dict | None:
-    percent = math.floor(judged.settings.gpu_memory_utilization * 100) + 1
-    for value in range(percent, round(HIGHEST_UTILIZATION * 100) + 1):
-        changes = {"gpu_memory_utilization": value / 100}
-        if judge(case, {**judged.options, **changes}).fits:
-            return changes
-    return None
+    """The lowest share of the card, in whole percent, found by halving: first one that has room for any KV cache, then for enough of it.
+
+    They are two questions, because a plan that only the margin lets fit comes before plans whose KV cache is too small.
+    """
+    shares = [value / 100 for value in range(math.floor(judged.settings.gpu_memory_utilization * 100) + 1, round(HIGHEST_UTILIZATION * 100) + 1)]
+
+    @functools.cache
+    def tried(share: float) -> Judgement:
+        return judge(case, {**judged.options, "gpu_memory_utilization": share})
+
+    start = bisect.bisect_left(shares, True, key=lambda share: not ROOM_CODES & tried(share).codes)
+    if start < len(shares) and not tried(shares[start]).fits:
+        start = bisect.bisect_left(shares, True, start, key=lambda share: tried(share).fits)
+    return {"gpu_memory_utilization": shares[start]} if start < len(shares) else None
 
 
 def _ranks(case: Case, judged: Judgement) -> dict | None:
