@@ -192,15 +192,37 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
 
     Sources, vllm 0.8.5: engine/arg_utils.py _set_default_args_v0 and _set_default_args_v1, config.py SchedulerConfig.__post_init__. max_model_len
     may be larger than the model's: rules.py judges that. Options must have passed options.check; dtype half and float are read as torch names.
-    known: fields that have been resolved already, by facts.py.
+    known: the fields of `_resolved` where facts.py has resolved them, all of them or none.
     """
-    env = env or {}
+    env, known = env or {}, known or _resolved(options, model, cards, version, env or {})
+    utilization, swap = (_default(version, name, otherwise) if options.get(name) is None else options[name] for name, otherwise in DEFAULTS)
+    chunk, v1 = str(env.get("VLLM_FUSED_MOE_CHUNK_SIZE", "")), known["core"] == "V1"
+    return Settings(
+        version=version,
+        gpu_memory_utilization=utilization,
+        tensor_parallel_size=max(1, options.get("tensor_parallel_size") or 1),
+        pipeline_parallel_size=max(1, options.get("pipeline_parallel_size") or 1),
+        kv_cache_dtype=options.get("kv_cache_dtype") or "auto",
+        enforce_eager=bool(options.get("enforce_eager")),
+        cpu_offload_bytes=int((options.get("cpu_offload_gb") or 0) * GIB),
+        swap_bytes=0 if v1 else int(swap * GIB),
+        moe_chunk=int(chunk) if chunk.isdigit() and int(chunk) else 32768,
+        nvlink=bool(nvlink),
+        shrinks_context=options.get("max_model_len") in ("auto", -1, "-1"),
+        plain_kernels=options.get("quantization") in ("awq", "gptq"),
+        # On by default since 0.21, as the engine's own log says; there, but off, since 0.14 (vllm pull request 30515).
+        charges_graphs=v1 and env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", "1" if release(version) >= (0, 21) else "0") == "1",
+        **known,
+    )
+
+
+def _resolved(options: dict, model: Model, cards: tuple[Card, ...], version: str, env: dict) -> dict:
+    """The fields of Settings that one option decides together with others, the model or the cards."""
     now = release(version)
     sm = min(card.sm for card in cards)
     core = "V0" if now < (0, 8) or now < (0, 10) and (sm < 80 or env.get("VLLM_USE_V1") == "0") else "V1"
     max_model_len = _count(options.get("max_model_len")) or model.max_length
     seqs, tokens = options.get("max_num_seqs"), _count(options.get("max_num_batched_tokens"))
-    utilization, swap = (_default(version, name, otherwise) if options.get(name) is None else options[name] for name, otherwise in DEFAULTS)
     chunked = options.get("enable_chunked_prefill")
     if core == "V1":
         large = min(card.total_bytes for card in cards) >= 70 * GIB and not (now >= (0, 9) and any("a100" in card.name.lower() for card in cards))
@@ -224,32 +246,16 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
     attention = env.get("VLLM_ATTENTION_BACKEND") or options.get("attention_backend")
     if not attention:
         attention = "FLASH_ATTN" if sm >= 80 and dtype != "float32" else "XFORMERS" if core == "V0" else "TRITON_ATTN"
-    chunk = str(env.get("VLLM_FUSED_MOE_CHUNK_SIZE", ""))
-    found = dict(
-        version=version,
-        core=core,
-        attention=str(attention),
-        dtype=dtype,
-        max_model_len=max_model_len,
-        max_num_batched_tokens=tokens,
-        max_num_seqs=seqs,
-        gpu_memory_utilization=utilization,
-        tensor_parallel_size=max(1, options.get("tensor_parallel_size") or 1),
-        pipeline_parallel_size=max(1, options.get("pipeline_parallel_size") or 1),
-        block_size=options.get("block_size") or 16,
-        kv_cache_dtype=options.get("kv_cache_dtype") or "auto",
-        enforce_eager=bool(options.get("enforce_eager")),
-        enable_chunked_prefill=bool(chunked),
-        cpu_offload_bytes=int((options.get("cpu_offload_gb") or 0) * GIB),
-        swap_bytes=int(swap * GIB) if core == "V0" else 0,
-        moe_chunk=int(chunk) if chunk.isdigit() and int(chunk) else 32768,
-        nvlink=bool(nvlink),
-        shrinks_context=options.get("max_model_len") in ("auto", -1, "-1"),
-        plain_kernels=options.get("quantization") in ("awq", "gptq"),
-        # On by default since 0.21, as the engine's own log says; there, but off, since 0.14 (vllm pull request 30515).
-        charges_graphs=core == "V1" and env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", "1" if now >= (0, 21) else "0") == "1",
-    )
-    return Settings(**{**found, **known})
+    return {
+        "core": core,
+        "attention": str(attention),
+        "dtype": dtype,
+        "max_model_len": max_model_len,
+        "max_num_batched_tokens": tokens,
+        "max_num_seqs": seqs,
+        "block_size": options.get("block_size") or 16,
+        "enable_chunked_prefill": bool(chunked),
+    }
 
 
 # Options whose default the schema of the version tells, and the default of a version without one.
@@ -818,14 +824,15 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
     if len(cards) < ranks * stages:
         raise ValueError(f"{ranks} x {stages} ranks need as many cards, and there are {len(cards)}.")
     element, spans = settings.activation_bytes, stage_layers(model.layers, stages)
-    block_bytes = max(kv_block_bytes(model, settings, last - first) for first, last in spans)
+    blocks = [kv_block_bytes(model, settings, last - first) for first, last in spans]
+    block_bytes = max(blocks)
     found, offloaded = [], 0
     for stage, (first, last) in enumerate(spans):
         inner, outer = weights(model, ranks, element, stages, stage, marlin(settings, cards[stage * ranks].sm))
         moved = min(settings.cpu_offload_bytes, inner)
         offloaded += moved * ranks
         held = max(0, inner + outer - moved + correction.weights)
-        block, graphs = kv_block_bytes(model, settings, last - first), cuda_graphs(settings, last - first)
+        block, graphs = blocks[stage], cuda_graphs(settings, last - first)
         alike = {}
         for rank in range(ranks):
             card, samples = cards[stage * ranks + rank], rank == 0 or settings.core == "V1"
