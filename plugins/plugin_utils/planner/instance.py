@@ -81,8 +81,13 @@ SECRET_OPTIONS = {
 SECRET_REMEDY = "Remove it: the only secret that this release hands to the engine is the role variable vllm_api_key."
 
 
+PLAIN = (str, int, float, bool, type(None))
+
+
 def plain(value):
     """A copy made of Python's own dict, list, str, int and float: Ansible's values are subclasses of them, read lazily and tagged."""
+    if type(value) in PLAIN:
+        return value
     if isinstance(value, dict):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

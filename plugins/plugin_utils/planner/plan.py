@@ -100,7 +100,7 @@ def _with_remedies(case: Case, judged: Judgement) -> list[Problem]:
 
 
 def _plain(problems: Iterable[Problem]) -> list[dict]:
-    return [dataclasses.asdict(problem) for problem in problems]
+    return [dict(vars(problem)) for problem in problems]
 
 
 def _engine(version: str, judged: Judgement) -> dict:
