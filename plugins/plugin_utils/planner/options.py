@@ -325,9 +325,14 @@ def _render(name: str, value, entry: dict) -> list[str]:
         return [flag]
     if nargs == "+":
         return [flag, *(write(item) for item in value)]
-    words = [write(item) for item in (value if nargs == "append" else [value])]
-    # A word of its own that starts with a dash would be read as an option.
-    return [part for word in words for part in ([f"{flag}={word}"] if word.startswith("-") else [flag, word])]
+    if nargs == "append":
+        return [part for item in value for part in _joined(flag, write(item))]
+    return _joined(flag, write(value))
+
+
+def _joined(flag: str, word: str) -> list[str]:
+    """A word of its own that starts with a dash would be read as an option."""
+    return [f"{flag}={word}"] if word.startswith("-") else [flag, word]
 
 
 def parse(version: str, argv: list[str]) -> dict:
