@@ -121,6 +121,7 @@ class Draft:
     case: Case
     chosen: dict = field(default_factory=dict)
     reasons: dict = field(default_factory=dict)
+    last: Judgement | None = None
 
     def set(self, name: str, value, reason: str) -> None:
         """Choose a value, unless the user did or this engine does not have the option. None takes a choice back."""
@@ -134,7 +135,11 @@ class Draft:
     def judge(self, **changes) -> Judgement:
         """The options judged, with some of them otherwise."""
         given = {name: value for name, value in self.case.instance["options"].items() if value is not None}
-        return judge(self.case, {**given, **self.chosen, **changes})
+        options = {**given, **self.chosen, **changes}
+        # The same options are often asked about again.
+        if self.last is None or list(self.last.options.items()) != list(options.items()):
+            self.last = judge(self.case, options)
+        return self.last
 
 
 def _shapes(case: Case) -> Iterator[Draft]:
