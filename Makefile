@@ -62,6 +62,10 @@ unit: $(VENV)/.dev  ## Unit tests, and the lab's answers to bad input
 accuracy: $(VENV)/.run  ## Predicted beside measured memory of real starts; CASES= and MODELS= name other files
 	python3 tools/accuracy.py
 
+.PHONY: bench-planner
+bench-planner: $(VENV)/.dev  ## Plans per second on one core
+	pytest tests/bench --benchmark-timer=time.process_time --benchmark-columns=min,median,ops --benchmark-sort=name
+
 .PHONY: build
 build: $(VENV)/.run  ## The collection's artifact
 	ansible-galaxy collection build --force
