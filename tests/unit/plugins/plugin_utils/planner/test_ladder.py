@@ -1,43 +1,15 @@
 from __future__ import annotations
 
-import json
-import pathlib
 import random
 
 import pytest
 
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import judgement, model, options
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import judgement, options
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.ladder import ladder, needs_less, sizes
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan import plan
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.problem import PlanRefused
+from ansible_collections.gpuhosts.inference.tests.unit.plugins.plugin_utils.planner.conftest import NAMES, QWEN3_32B_AWQ, cards, config_of
 
-GIB = 1024**3
-SHAPES = json.loads((pathlib.Path(__file__).parents[5] / "tests/data/models.json").read_text(encoding="utf-8"))
 GIVEN = {"tensor_parallel_size": 4, "dtype": "half", "max_model_len": 32768, "max_num_seqs": 64, "gpu_memory_utilization": 0.95}
-
-
-def config_of(name):
-    shape = {key: value for key, value in SHAPES[name].items() if value is not None}
-    return {**shape, **shape.get("moe", {}), **shape.get("mla", {}), "architectures": [shape.get("architecture", "")]}
-
-
-def readable(name):
-    """Whether a shape of the data says all that a config.json says."""
-    try:
-        return bool(model.read(config_of(name)))
-    except PlanRefused:
-        return False
-
-
-NAMES = sorted(filter(readable, SHAPES))
-
-
-QWEN3_32B_AWQ = config_of("Qwen/Qwen3-32B-AWQ")
-
-
-def cards(count=4, mib=22528, capability="7.5", ram=512):
-    gpus = [{"name": "NVIDIA GeForce RTX 2080 Ti", "compute_capability": capability, "memory_total_bytes": mib << 20} for number in range(count)]
-    return {"gpus": gpus, "memory_bytes": ram * GIB}
 
 
 def case_of(given, host=None, config=None, version="0.8.5"):

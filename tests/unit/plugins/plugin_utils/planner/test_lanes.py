@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import lanes, options
-
-VERSIONS = ("0.8.5", "0.19.1", "0.33.0")
+from ansible_collections.gpuhosts.inference.tests.unit.plugins.plugin_utils.planner.conftest import RUN_SH, VERSIONS
 
 
 def test_every_lane_has_a_schema_and_every_schema_a_lane():
@@ -99,20 +98,6 @@ def translated(target, given, env=None, source="0.8.5", sm=75):
     result = lanes.translate(source, target, given, env or {}, options.schema(target), sm)
     assert options.check(target, result.options) == []
     return result
-
-
-RUN_SH = {
-    "tensor_parallel_size": 4,
-    "quantization": "awq",
-    "dtype": "auto",
-    "max_model_len": 32768,
-    "max_num_batched_tokens": 32768,
-    "gpu_memory_utilization": 0.96,
-    "block_size": 16,
-    "enable_prefix_caching": True,
-    "swap_space": 64,
-    "max_num_seqs": 64,
-}
 
 
 def test_the_article_in_another_lane():

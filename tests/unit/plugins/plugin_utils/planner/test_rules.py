@@ -3,123 +3,26 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import model as shapes
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import options, rules
-
-GIB = 1024**3
-VERSIONS = ("0.8.5", "0.19.1", "0.33.0")
-
-
-def quantized(method, **more):
-    return {"quantization_config": {"quant_method": method, "bits": 4, "group_size": 128, **more}}
-
-
-AWQ = quantized("awq", zero_point=True, version="gemm")
-GPTQ = quantized("gptq", sym=True, desc_act=False)
-GPTQ_ASYMMETRIC = quantized("gptq", sym=False, desc_act=False)
-
-# Shapes of public checkpoints, as their config.json has them.
-QWEN3_32B = {
-    "architectures": ["Qwen3ForCausalLM"],
-    "model_type": "qwen3",
-    "hidden_size": 5120,
-    "num_hidden_layers": 64,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "intermediate_size": 25600,
-    "vocab_size": 151936,
-    "max_position_embeddings": 40960,
-    "torch_dtype": "float16",
-}
-QWEN25_72B = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "hidden_size": 8192,
-    "num_hidden_layers": 80,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "intermediate_size": 29568,
-    "vocab_size": 152064,
-    "max_position_embeddings": 32768,
-    "torch_dtype": "float16",
-}
-QWEN3_30B_A3B = {
-    **QWEN3_32B,
-    "architectures": ["Qwen3MoeForCausalLM"],
-    "model_type": "qwen3_moe",
-    "hidden_size": 2048,
-    "num_hidden_layers": 48,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 4,
-    "intermediate_size": 6144,
-    "num_experts": 128,
-    "num_experts_per_tok": 8,
-    "moe_intermediate_size": 768,
-}
-QWEN2_VL = {
-    **QWEN25_72B,
-    "architectures": ["Qwen2VLForConditionalGeneration"],
-    "model_type": "qwen2_vl",
-    "vision_config": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16},
-}
-MISTRAL_V1 = {
-    **QWEN25_72B,
-    "architectures": ["MistralForCausalLM"],
-    "model_type": "mistral",
-    "intermediate_size": 14336,
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "num_hidden_layers": 32,
-    "vocab_size": 32000,
-    "sliding_window": 4096,
-}
-GEMMA2 = {
-    **QWEN25_72B,
-    "architectures": ["Gemma2ForCausalLM"],
-    "model_type": "gemma2",
-    "hidden_size": 3584,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 256,
-    "num_hidden_layers": 42,
-    "intermediate_size": 14336,
-    "vocab_size": 256000,
-    "max_position_embeddings": 8192,
-    "sliding_window": 4096,
-    "torch_dtype": "bfloat16",
-}
-DEEPSEEK_LITE = {
-    **QWEN3_32B,
-    "architectures": ["DeepseekV2ForCausalLM"],
-    "model_type": "deepseek_v2",
-    "hidden_size": 2048,
-    "num_hidden_layers": 27,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 16,
-    "intermediate_size": 10944,
-    "n_routed_experts": 64,
-    "num_experts_per_tok": 6,
-    "n_shared_experts": 2,
-    "moe_intermediate_size": 1408,
-    "first_k_dense_replace": 1,
-    "kv_lora_rank": 512,
-    "q_lora_rank": 0,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "v_head_dim": 128,
-    "vocab_size": 102400,
-}
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
-FP8_PACKED = {
-    "quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int", "group_size": 128}}}}
-}
-
-
-def facts(given=None, model=None, version="0.8.5", **rest):
-    config = {**QWEN3_32B, **(model or {})}
-    assert options.check(version, given or {}) == []
-    return rules.facts(version, given or {}, shapes.read(config), config=config, **{"cards": 8, **rest})
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import rules
+from ansible_collections.gpuhosts.inference.tests.unit.plugins.plugin_utils.planner.conftest import (
+    AWQ,
+    DEEPSEEK_LITE,
+    FP8_PACKED,
+    GEMMA2,
+    GIB,
+    GPTQ,
+    GPTQ_ASYMMETRIC,
+    MISTRAL_V1,
+    QWEN25_72B,
+    QWEN2_VL,
+    QWEN3_30B_A3B,
+    QWEN3_32B,
+    RUN_SH,
+    VERSIONS,
+    YARN,
+    facts,
+    quantized,
+)
 
 
 def codes(given=None, model=None, version="0.8.5", **rest):
@@ -301,19 +204,6 @@ def test_nothing_is_refused_of_a_plain_model(version, capability):
 
 # -- What the rules say --------------------------------------------------------------------------------------------------------------------
 
-RUN_SH = {
-    "tensor_parallel_size": 4,
-    "quantization": "awq",
-    "dtype": "auto",
-    "max_model_len": 32768,
-    "max_num_batched_tokens": 32768,
-    "gpu_memory_utilization": 0.96,
-    "block_size": 16,
-    "enable_prefix_caching": True,
-    "swap_space": 64,
-    "max_num_seqs": 64,
-}
-
 
 def test_the_article_is_not_refused_and_gets_its_warnings():
     found = facts(RUN_SH, AWQ, cards=4, memory_bytes=512 * GIB, driver="570.133.20", nvlink=False)
@@ -391,33 +281,6 @@ def test_what_a_quantisation_is_refused_for(given, model, core, refused):
     assert refused in [problem.code for problem in rules.judge(found)[0]]
 
 
-@pytest.mark.parametrize(
-    "version, capability, given, env, model, core, attention",
-    [
-        ("0.8.5", (7, 5), {}, {}, {}, "V0", "XFORMERS"),
-        ("0.8.5", (8, 6), {}, {}, {}, "V1", "FLASH_ATTN"),
-        ("0.8.5", (8, 6), {}, {"VLLM_USE_V1": "0"}, {}, "V0", "FLASH_ATTN"),
-        ("0.8.5", (8, 6), {"kv_cache_dtype": "fp8"}, {}, {}, "V0", "XFORMERS"),
-        ("0.8.5", (8, 6), {}, {"VLLM_ATTENTION_BACKEND": "XFORMERS"}, {}, "V0", "XFORMERS"),
-        ("0.8.5", (8, 6), {"pipeline_parallel_size": 2}, {}, {}, "V0", "FLASH_ATTN"),
-        ("0.8.5", (8, 6), {"enforce_eager": True, "preemption_mode": "swap"}, {}, {"head_dim": 80}, "V0", "XFORMERS"),
-        ("0.8.5", (8, 6), {}, {}, DEEPSEEK_LITE, "V1", "TRITON_MLA"),
-        ("0.8.5", (7, 5), {}, {"VLLM_MLA_DISABLE": "1"}, DEEPSEEK_LITE, "V0", "XFORMERS"),
-        ("0.19.1", (7, 5), {}, {}, {}, "V1", "FLASHINFER"),
-        ("0.19.1", (7, 5), {}, {}, {"head_dim": 80}, "V1", "TRITON_ATTN"),
-        ("0.19.1", (7, 5), {"attention_backend": "TRITON_ATTN"}, {}, {}, "V1", "TRITON_ATTN"),
-        ("0.19.1", (7, 5), {"attention_config": {"backend": "TRITON_ATTN"}}, {}, {}, "V1", "TRITON_ATTN"),
-        ("0.19.1", (8, 9), {}, {}, {}, "V1", "FLASH_ATTN"),
-        ("0.19.1", (10, 0), {}, {}, {}, "V1", "FLASHINFER"),
-        ("0.33.0", (7, 5), {}, {}, {}, "V1", "TRITON_ATTN"),
-        ("0.33.0", (12, 0), {}, {}, {}, "V1", "FLASH_ATTN"),
-    ],
-)
-def test_the_core_and_the_attention_that_the_engine_takes(version, capability, given, env, model, core, attention):
-    found = facts(given, model, version, capability=capability, env=env)
-    assert (found.core, found.attention) == (core, attention)
-
-
 @pytest.mark.parametrize("backend", ("TORCH_SDPA", "TRITON_ATTN_VLLM_V1", "TRITON_MLA", "FLASHMLA", "FLASHINFER", "NONSENSE"))
 def test_backends_that_turing_does_not_run(backend):
     assert "attention_backend_refused!" in codes(env={"VLLM_ATTENTION_BACKEND": backend})
@@ -451,52 +314,6 @@ def test_what_the_triton_prefill_kernel_does_on_turing(head, kind):
     assert "prefill_kernel_does_not_compile!" not in codes(given, {"head_dim": head})
 
 
-@pytest.mark.parametrize(
-    "length, chunked, batched",
-    [(32767, False, 32767), (32768, False, 32768), (32769, True, 2048), (1024, False, 2048)],
-)
-def test_chunked_prefill_changes_at_32769(length, chunked, batched):
-    found = facts({"max_model_len": length})
-    assert (found.chunked, found.max_num_batched_tokens, found.max_num_seqs) == (chunked, batched, 256)
-
-
-@pytest.mark.parametrize(
-    "version, card, expected",
-    [("0.8.5", 24, (2048, 256)), ("0.8.5", 80, (8192, 1024)), ("0.19.1", 24, (2048, 256)), ("0.33.0", 80, (8192, 1024))],
-)
-def test_the_defaults_of_v1(version, card, expected):
-    found = facts(None, None, version, capability=(8, 6), card_bytes=card * GIB)
-    assert (found.max_num_batched_tokens, found.max_num_seqs) == expected
-    assert found.chunked and found.prefix
-
-
-def test_later_engines_lower_a_default_that_another_number_rules_out():
-    assert facts({"max_model_len": 16, "max_num_seqs": 4}, version="0.19.1").max_num_batched_tokens == 64
-    assert facts({"max_num_batched_tokens": 64}, version="0.19.1").max_num_seqs == 64
-    assert facts({"max_num_batched_tokens": 64}).max_num_seqs == 256
-
-
-@pytest.mark.parametrize(
-    "version, given, model, derived",
-    [
-        ("0.8.5", {}, {}, 40960),
-        ("0.8.5", {"rope_scaling": YARN}, {}, 131072),
-        ("0.8.5", {"hf_overrides": {"rope_scaling": YARN}}, {}, 131072),
-        ("0.8.5", {}, {"rope_scaling": YARN}, 131072),
-        ("0.19.1", {"hf_overrides": {"rope_parameters": YARN}}, {}, 131072),
-        ("0.33.0", {}, {"rope_scaling": YARN}, 40960),
-        ("0.33.0", {"hf_overrides": {"rope_parameters": YARN, "max_position_embeddings": 131072}}, {}, 131072),
-        ("0.8.5", {}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, 81920),
-        ("0.8.5", {}, {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}}, 40960),
-        ("0.8.5", {"disable_sliding_window": True}, MISTRAL_V1, 4096),
-        ("0.19.1", {"disable_sliding_window": True, "hf_overrides": {"rope_parameters": YARN}}, MISTRAL_V1, 131072),
-        ("0.33.0", {"disable_sliding_window": True, "hf_overrides": {"rope_parameters": YARN}}, MISTRAL_V1, 4096),
-    ],
-)
-def test_the_longest_context(version, given, model, derived):
-    assert facts(given, model, version).derived == derived
-
-
 def test_a_longer_context_is_allowed_on_request():
     for value in ("1", "true", " TRUE "):
         assert "context_over_model!" not in codes({"max_model_len": 65536}, env={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": value})
@@ -508,29 +325,9 @@ def test_a_window_is_the_longest_context_where_the_backend_cannot_slide():
     assert "context_over_model!" not in codes({"dtype": "half", "max_model_len": 8192}, GEMMA2)
 
 
-@pytest.mark.parametrize("value, length", [("32K", 32768), ("32k", 32000), (8192, 8192), ("auto", 40960), (-1, 40960), (None, 40960)])
-def test_a_length_as_the_engine_reads_it(value, length):
-    assert facts({"max_model_len": value}, version="0.19.1").max_model_len == length
-
-
 def test_a_negative_length_is_absurd_where_it_does_not_mean_auto():
     assert codes({"max_model_len": -1}) == {"value_out_of_range!"}
     assert codes({"max_model_len": -2}, version="0.19.1") == {"value_out_of_range!"}
-
-
-@pytest.mark.parametrize(
-    "version, capability, given, model, dtype",
-    [
-        ("0.8.5", (7, 5), {}, {"torch_dtype": "bfloat16"}, "bfloat16"),
-        ("0.8.5", (7, 5), {}, {"torch_dtype": "float32"}, "float16"),
-        ("0.19.1", (7, 5), {}, {"torch_dtype": "bfloat16"}, "float16"),
-        ("0.19.1", (8, 6), {}, {"torch_dtype": "float32"}, "bfloat16"),
-        ("0.19.1", (7, 5), {}, GEMMA2, "float32"),
-        ("0.33.0", (7, 5), {"dtype": "bfloat16"}, {}, "bfloat16"),
-    ],
-)
-def test_the_number_format_that_the_engine_takes(version, capability, given, model, dtype):
-    assert facts(given, model, version, capability=capability).dtype == dtype
 
 
 def test_swap_is_for_each_card():

@@ -1,53 +1,21 @@
 from __future__ import annotations
 
-import json
-import pathlib
 import random
 
 import pytest
 
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import model, options
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import options
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan import plan
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.problem import PlanRefused
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.solve import PROFILES, SPARE_BYTES
-
-GIB = 1024**3
-SHAPES = json.loads((pathlib.Path(__file__).parents[5] / "tests/data/models.json").read_text(encoding="utf-8"))
-
-
-def config_of(name):
-    shape = {key: value for key, value in SHAPES[name].items() if value is not None}
-    return {**shape, **shape.get("moe", {}), **shape.get("mla", {}), "architectures": [shape.get("architecture", "")]}
-
-
-def readable(name):
-    """Whether a shape of the data says all that a config.json says."""
-    try:
-        return bool(model.read(config_of(name)))
-    except PlanRefused:
-        return False
-
-
-NAMES = sorted(filter(readable, SHAPES))
-
-
-QWEN3_32B_AWQ = config_of("Qwen/Qwen3-32B-AWQ")
-LLAMA2_70B_AWQ = {
-    **config_of("deepseek-ai/DeepSeek-R1-Distill-Llama-70B"),
-    "vocab_size": 32000,
-    "max_position_embeddings": 4096,
-    "torch_dtype": "float16",
-    "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"},
-}
-A100 = {
-    "gpus": [{"name": "NVIDIA A100-PCIE-40GB", "compute_capability": "8.0", "memory_total_bytes": 40 * GIB, "memory_reserved_bytes": 0}],
-    "memory_bytes": 256 * GIB,
-}
-
-
-def cards(count, mib=22528, capability="7.5", ram=512):
-    gpus = [{"name": "NVIDIA GeForce RTX 2080 Ti", "compute_capability": capability, "memory_total_bytes": mib << 20} for number in range(count)]
-    return {"gpus": gpus, "memory_bytes": ram * GIB}
+from ansible_collections.gpuhosts.inference.tests.unit.plugins.plugin_utils.planner.conftest import (
+    A100,
+    GIB,
+    LLAMA2_70B_AWQ,
+    NAMES,
+    QWEN3_32B_AWQ,
+    cards,
+    config_of,
+)
 
 
 def solved(profile, host, config, given=None, objective=None, **more):
