@@ -50,19 +50,3 @@ def refusals(found: Facts) -> list[Problem]:
 def warnings(found: Facts) -> list[Problem]:
     """What will be slower, hidden or otherwise than asked."""
     return [problem for rule in WARNINGS if (problem := rule(found))]
-
-
-# -- With the memory known -----------------------------------------------------------------------------------------------------------------
-
-
-def kv_cache_too_small(f: Facts, blocks: int) -> Problem | None:
-    """worker/worker.py raise_if_cache_size_invalid; v1/core/kv_cache_utils.py. blocks: the KV blocks of a rank, the fewest of all."""
-    tokens = blocks * f.block
-    if blocks <= 0:
-        message = "No memory is left for the KV cache: weights and activations take all of the budget."
-        remedy = "Use more cards, a higher gpu_memory_utilization, fewer max_num_seqs, a smaller max_num_batched_tokens or cpu_offload_gb."
-        return Problem("no_kv_blocks", message, remedy)
-    if f.max_model_len <= tokens:
-        return None
-    message = f"The KV cache holds {tokens} tokens ({blocks} blocks of {f.block}), and max_model_len is {f.max_model_len}."
-    return Problem("context_over_kv_cache", message, f"Use max_model_len {tokens} or less, more cards, or a higher gpu_memory_utilization.")

@@ -341,15 +341,6 @@ def test_absurd_numbers_are_said_once_and_nothing_else_is_judged():
     assert codes({"tensor_parallel_size": 0, "pipeline_parallel_size": -3, "max_num_seqs": -1}) == {"value_out_of_range!"}
 
 
-def test_what_remains_when_the_memory_is_known():
-    found = facts({"max_model_len": 32768})
-    assert rules.kv_cache_too_small(found, 0).code == rules.kv_cache_too_small(found, -5).code == "no_kv_blocks"
-    problem = rules.kv_cache_too_small(found, 2047)
-    assert problem.code == "context_over_kv_cache"
-    assert problem.message == "The KV cache holds 32752 tokens (2047 blocks of 16), and max_model_len is 32768."
-    assert rules.kv_cache_too_small(found, 2048) is None
-
-
 # -- Reported on Turing --------------------------------------------------------------------------------------------------------------------
 
 # What users ran into, as far as the cause lies in what the planner is given: source, case, and the problem that now says so before the start.
