@@ -50,6 +50,14 @@ def intermediate_not_divisible(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+def expert_parallel_without_experts(f: Facts) -> Problem | None:
+    """config.py ModelConfig._verify_with_expert_parallelism."""
+    if not f.option("enable_expert_parallel") or f.model.experts:
+        return None
+    return Problem("expert_parallel_without_experts", f"{f.model.architecture} has no experts to divide among the cards.", "Remove enable_expert_parallel.")
+
+
+@RULES.refusal
 def vocabulary_not_divisible(f: Facts) -> Problem | None:
     """layers/vocab_parallel_embedding.py: the vocabulary is padded to a multiple of 64 and then divided."""
     padded = -(-f.model.vocab // 64) * 64

@@ -9,10 +9,8 @@ from ..facts import Facts, quantization_that_runs, symmetric_gptq
 from ..problem import Problem
 from .subject import Subject, listed
 
-# Methods that read a checkpoint of their own kind and cannot quantise another.
-CHECKPOINT_METHODS = frozenset(
-    {"aqlm", "awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "gptq_marlin_24", "gptq_bitblas", "auto_gptq", "marlin", "bitblas", "moe_wna16"}
-)
+# Methods that quantise 16-bit weights while loading them. Every other wants its settings from the checkpoint.
+AT_LOAD = frozenset({"bitsandbytes", "experts_int8", "fp8", "gguf", "humming", "mxfp4", "mxfp8", "ptpc_fp8"})
 
 RULES = Subject()
 
@@ -64,7 +62,7 @@ def quantization_mismatch(f: Facts) -> Problem | None:
         return None
     asked = asked.lower()
     if quant is None:
-        if asked not in CHECKPOINT_METHODS:
+        if asked in AT_LOAD:
             return None
         message = f"quantization is {asked}, and config.json has no quantization_config: the checkpoint is not quantised."
         return Problem("quantization_mismatch", message, f"Remove quantization, or use a checkpoint in {asked.partition('_')[0]}.")
@@ -83,6 +81,18 @@ def gptq_picks_bitblas(f: Facts) -> Problem | None:
         return None
     message = f"This symmetric GPTQ checkpoint makes vLLM {f.lane.version} choose gptq_bitblas on compute capability {f.capability}, which cannot be imported."
     return Problem("gptq_picks_bitblas", message, "Set quantization: gptq." if f.model.experts is None else "Set quantization: moe_wna16.")
+
+
+@RULES.refusal
+def act_order_not_in_engine(f: Facts) -> Problem | None:
+    """vllm 0.33.0 quantization/utils/gptq_utils.py normalize_and_validate_gptq_desc_act, and compressed_tensors.py for its actorder."""
+    quant = f.model.quant
+    if f.lane.version != "0.33.0" or quant is None or not quant.act_order or (quant.method == "gptq" and not quant.group):
+        return None
+    others = [lane.version for lane in lanes.LANES.values() if lane.version != "0.33.0" and f.sm >= lane.quantization.get(quant.method, 1000)]
+    message = f"The checkpoint's inputs are ordered by activation (desc_act, actorder), which vLLM {f.lane.version} no longer reads."
+    engine = f"Use the engine {listed(others)}, or" if others else "Use"
+    return Problem("act_order_not_in_engine", message, f"{engine} a checkpoint without it.")
 
 
 @RULES.refusal

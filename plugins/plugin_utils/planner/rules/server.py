@@ -12,6 +12,14 @@ RULES = Subject()
 
 
 @RULES.refusal
+def task_not_for_model(f: Facts) -> Problem | None:
+    """config.py ModelConfig._resolve_task: none of the architectures that the planner knows transcribes."""
+    if f.given.get("task") != "transcription":
+        return None
+    return Problem("task_not_for_model", f"task is transcription, and {f.model.architecture} does not hear.", "Remove task.")
+
+
+@RULES.refusal
 def reasoning_without_parser(f: Facts) -> Problem | None:
     """entrypoints/openai/cli_args.py validate_parsed_serve_args."""
     if not f.option("enable_reasoning") or f.option("reasoning_parser"):

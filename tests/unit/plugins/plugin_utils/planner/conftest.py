@@ -90,6 +90,7 @@ def quantized(method, **more):
 
 AWQ = quantized("awq", zero_point=True, version="gemm")
 GPTQ = quantized("gptq", sym=True, desc_act=False)
+GPTQ_ORDERED = quantized("gptq", sym=True, desc_act=True)
 GPTQ_ASYMMETRIC = quantized("gptq", sym=False, desc_act=False)
 
 # Shapes of public checkpoints, as their config.json has them.
