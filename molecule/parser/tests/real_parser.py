@@ -10,19 +10,21 @@ Each answer is one line on standard output, with null for a command line that is
 
 What is real: everything up to the finished VllmConfig, as `python3 -m vllm.entrypoints.openai.api_server` makes it before an engine is started.
 What is replaced, because there is no GPU: what NVML and CUDA would say of the cards (capability, name, memory, count), below vLLM's own platform
-class for CUDA; the size of the RAM; and the process of its own in which vLLM looks at a model's class, so that it is looked at once.
+class for CUDA; that Triton and the compiled kernels are there, and what the latter say of a card; the size of the RAM; and the process of its own
+in which vLLM looks at a model's class.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
 import pathlib
 import shutil
 import sys
-import types
+import traceback
 
 
 def imported(*names):
@@ -62,6 +64,9 @@ def platform():
         def device_count(cls):
             return len(Cards.cards)
 
+        def is_cumem_allocator_available(self):
+            return True
+
         @classmethod
         def is_fully_connected(cls, device_ids):
             return False
@@ -97,10 +102,14 @@ def load():
     usage = importlib.import_module("vllm.usage.usage_lib").UsageContext.OPENAI_API_SERVER
     importlib.import_module("vllm.model_executor.models.registry")._run_in_subprocess = lambda function: function()
     config = importlib.import_module("vllm.config")
+    if "vllm.config.vllm" in sys.modules:
+        sys.modules["vllm.config.vllm"].HAS_TRITON = True
     if hasattr(config, "cuda_device_count_stateless"):
         config.cuda_device_count_stateless = lambda: len(Cards.cards)
         config.get_cpu_memory = lambda: Cards.ram
-    operators(importlib.import_module("torch").ops._C)
+    torch = importlib.import_module("torch")
+    torch.cuda.get_device_capability = lambda device=None: tuple(Cards.cards[0]["capability"])
+    operators(torch.ops._C)
     psutil = importlib.import_module("psutil")
     memory = psutil.virtual_memory()
     psutil.virtual_memory = lambda: memory._replace(total=Cards.ram, available=Cards.ram)
@@ -137,6 +146,7 @@ def refusal(take, argv) -> str | None:
     try:
         take(argv)
     except (Exception, SystemExit) as error:
+        traceback.print_exc()
         return f"{type(error).__name__}: {error}"[:2000]
     return None
 
@@ -145,34 +155,43 @@ def answer(take, question) -> dict:
     """In a process of its own: vLLM keeps what it has found out about the machine, and sets environment variables."""
     Cards.cards, Cards.ram = question["cards"], question["ram"]
     os.environ.update(question["env"])
-    refusals = []
+    refusals, before = [], set(sys.modules)
     for argv in question["commands"]:
         folder = pathlib.Path(argv[argv.index("--model") + 1])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(question["config"]), encoding="utf-8")
         refusals.append(refusal(take, argv))
     shutil.rmtree(folder)
-    return {"refusals": refusals}
+    return {"refusals": refusals, "imported": sorted(set(sys.modules) - before)}
 
 
-def forked(take, question) -> bytes:
-    """The answer of a child, as a line."""
+def forked(take, question) -> dict:
+    """The answer of a child. What the child had to import its successors find imported."""
     reading, writing = os.pipe()
+    # A collection in the child would touch, and so copy, every page of the parent.
+    gc.freeze()
     child = os.fork()
     if child == 0:
         status = 1
+        gc.disable()
         try:
             os.close(reading)
             with open(writing, "wb") as pipe:
-                pipe.write(json.dumps(answer(take, question)).encode() + b"\n")
+                pipe.write(json.dumps(answer(take, question)).encode())
             status = 0
         finally:
             os._exit(status)
     os.close(writing)
     with open(reading, "rb") as pipe:
-        line = pipe.read()
-    os.waitpid(child, 0)
-    return line or b'{"refusals": ["the parser died"]}\n'
+        found = pipe.read()
+    status = os.waitpid(child, 0)[1]
+    if not found:
+        return {"refusals": [f"the process ended with status {status}"] * len(question["commands"])}
+    found = json.loads(found)
+    for name in found.pop("imported"):
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    return found
 
 
 def main():
@@ -184,7 +203,7 @@ def main():
     take = load()
     answers.write(json.dumps({"version": importlib.import_module("vllm").__version__}).encode() + b"\n")
     for line in sys.stdin.buffer:
-        answers.write(forked(take, json.loads(line)))
+        answers.write(json.dumps(forked(take, json.loads(line))).encode() + b"\n")
 
 
 if __name__ == "__main__":
