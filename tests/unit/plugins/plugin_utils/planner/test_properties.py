@@ -11,7 +11,7 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan im
 from ansible_collections.gpuhosts.inference.tests.unit.plugins.plugin_utils.planner import strategies
 from hypothesis import strategies as st
 
-KEYS = {"verdict", "refusals", "warnings", "engine", "options", "reasons", "argv", "env", "memory", "kv", "ladder"}
+KEYS = {"verdict", "refusals", "warnings", "engine", "options", "reasons", "argv", "env", "memory", "kv", "ladder", "lanes"}
 PROPERTY = {"derandomize": True, "database": None, "deadline": None, "suppress_health_check": list(hypothesis.HealthCheck)}
 
 
