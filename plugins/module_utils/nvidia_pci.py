@@ -101,6 +101,9 @@ def _read_card(base, bus_id):
             "width_max": _integer(_attribute(path, "max_link_width")),
         },
         "power_limit_watts": None,
+        "power_default_limit_watts": None,
+        "power_min_limit_watts": None,
+        "power_max_limit_watts": None,
         "persistence_mode": None,
     }
 

@@ -23,6 +23,9 @@ FIELDS = (
     "pcie.link.width.current",
     "pcie.link.width.max",
     "power.limit",
+    "power.default_limit",
+    "power.min_limit",
+    "power.max_limit",
     "persistence_mode",
     "driver_version",
 )
@@ -135,6 +138,9 @@ def _card(row):
             "width_max": integer(cell("pcie.link.width.max")),
         },
         "power_limit_watts": number(cell("power.limit")),
+        "power_default_limit_watts": number(cell("power.default_limit")),
+        "power_min_limit_watts": number(cell("power.min_limit")),
+        "power_max_limit_watts": number(cell("power.max_limit")),
         "persistence_mode": switch(cell("persistence_mode")),
         "driver_version": value(cell("driver_version")),
     }

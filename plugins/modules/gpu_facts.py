@@ -161,7 +161,19 @@ ansible_facts:
               returned: always
               type: int
             power_limit_watts:
-              description: Power limit that is set.
+              description: Power limit that is set. This one and the next three are null where the driver does not manage the card's power.
+              returned: always
+              type: float
+            power_default_limit_watts:
+              description: Power limit after a boot.
+              returned: always
+              type: float
+            power_min_limit_watts:
+              description: The lowest power limit that the card accepts.
+              returned: always
+              type: float
+            power_max_limit_watts:
+              description: The highest power limit that the card accepts.
               returned: always
               type: float
             persistence_mode:

@@ -15,16 +15,16 @@ def fixture(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "product", "capability", "total", "reserved", "device", "watts"),
+    ("name", "count", "product", "capability", "total", "reserved", "device", "watts", "limits"),
     [
-        ("query_2080ti_22gb.csv", 2, "NVIDIA GeForce RTX 2080 Ti", "7.5", 22528, 442, "10de:1e07", 280.0),
-        ("query_2080ti_11gb.csv", 2, "NVIDIA GeForce RTX 2080 Ti", "7.5", 11264, 452, "10de:1e04", 250.0),
-        ("query_t4.csv", 1, "Tesla T4", "7.5", 15360, 388, "10de:1eb8", 70.0),
-        ("query_a100.csv", 1, "NVIDIA A100-SXM4-80GB", "8.0", 81920, 869, "10de:20b2", 500.0),
-        ("query_h100.csv", 1, "NVIDIA H100 80GB HBM3", "9.0", 81559, 479, "10de:2330", 700.0),
+        ("query_2080ti_22gb.csv", 2, "NVIDIA GeForce RTX 2080 Ti", "7.5", 22528, 442, "10de:1e07", 280.0, (250, 100, 280)),
+        ("query_2080ti_11gb.csv", 2, "NVIDIA GeForce RTX 2080 Ti", "7.5", 11264, 452, "10de:1e04", 250.0, (250, 100, 280)),
+        ("query_t4.csv", 1, "Tesla T4", "7.5", 15360, 388, "10de:1eb8", 70.0, (70, 60, 70)),
+        ("query_a100.csv", 1, "NVIDIA A100-SXM4-80GB", "8.0", 81920, 869, "10de:20b2", 500.0, (500, 100, 500)),
+        ("query_h100.csv", 1, "NVIDIA H100 80GB HBM3", "9.0", 81559, 479, "10de:2330", 700.0, (700, 200, 700)),
     ],
 )
-def test_real_cards(name, count, product, capability, total, reserved, device, watts):
+def test_real_cards(name, count, product, capability, total, reserved, device, watts, limits):
     cards, others = nvidia_smi.parse_query(fixture(name))
     assert others == []
     assert [card["index"] for card in cards] == list(range(count))
@@ -33,6 +33,7 @@ def test_real_cards(name, count, product, capability, total, reserved, device, w
     assert card["memory_total_bytes"] == total * MIB
     assert card["memory_reserved_bytes"] == reserved * MIB
     assert card["power_limit_watts"] == watts
+    assert tuple(card[f"power_{which}_limit_watts"] for which in ("default", "min", "max")) == limits
 
 
 def test_link_persistence_and_bus_id():
@@ -52,6 +53,7 @@ def test_what_nvidia_smi_does_not_know_is_none_and_a_lost_card_is_handed_back():
     assert card["memory_reserved_bytes"] is None
     assert card["pcie"] == {"generation": None, "width": 4, "generation_max": 3, "width_max": None}
     assert card["power_limit_watts"] is None
+    assert card["power_default_limit_watts"] is card["power_min_limit_watts"] is card["power_max_limit_watts"] is None
     assert card["persistence_mode"] is None
 
 
