@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,16 @@ import re
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64el", "armv7l": "armhf", "i686": "i386"}
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 _CDI_KIND = "nvidia.com/gpu"
+# What the role gpu_tuning leaves on a host, by its own names for them (roles/gpu_tuning/vars/main.yml).
+_GPU_TUNING = {
+    "program": "usr/local/sbin/gpu-tuning",
+    "settings": "etc/gpu-tuning.conf",
+    "unit": "etc/systemd/system/gpu-tuning.service",
+    "grub": "etc/default/grub.d/gpu-tuning.cfg",
+}
+_GPU_TUNING_WANTED = "etc/systemd/system/multi-user.target.wants/gpu-tuning.service"
+_GPU_TUNING_APPLIED = "run/gpu-tuning/applied"
+_GPU_TUNING_PROBLEMS = "run/gpu-tuning/problems"
 _CDI_FILES = ("etc/cdi/nvidia.yaml", "etc/cdi/nvidia.json", "var/run/cdi/nvidia.yaml", "var/run/cdi/nvidia.json")
 
 
@@ -87,6 +98,26 @@ def nouveau_loaded(root="/"):
 def reboot_required(root="/"):
     """Whether a package has asked for a reboot (update-notifier's flag file)."""
     return any(os.path.exists(os.path.join(root, name)) for name in ("run/reboot-required", "var/run/reboot-required"))
+
+
+def kernel_arguments(root="/"):
+    """The words of the running kernel's command line."""
+    return (read_text(root, "proc/cmdline") or "").split()
+
+
+def gpu_tuning(root="/"):
+    """What the role gpu_tuning left: SHA-256 of each of its files (None where it is not there), and of the settings that were last applied.
+
+    C(applied) is gone after a boot until the unit has applied every setting; C(problems) are the sentences for those that it could not.
+    """
+    state = {}
+    for key, name in _GPU_TUNING.items():
+        text = read_text(root, name)
+        state[key] = None if text is None else hashlib.sha256(text.encode()).hexdigest()
+    state["enabled"] = os.path.lexists(os.path.join(root, _GPU_TUNING_WANTED))
+    state["applied"] = (read_text(root, _GPU_TUNING_APPLIED) or "").strip() or None
+    state["problems"] = (read_text(root, _GPU_TUNING_PROBLEMS) or "").splitlines()
+    return state
 
 
 def daemon_config(root="/"):

@@ -91,6 +91,12 @@ ansible_facts:
           returned: always
           type: str
           sample: 6.8.0-63-generic
+        kernel_arguments:
+          description: The words of the running kernel's command line.
+          returned: always
+          type: list
+          elements: str
+          sample: [BOOT_IMAGE=/boot/vmlinuz-6.8.0-63-generic, ro, quiet, iommu=pt]
         cpus:
           description: Number of logical CPUs.
           returned: always
@@ -209,6 +215,40 @@ ansible_facts:
           description: Whether the nouveau module is loaded.
           returned: always
           type: bool
+        gpu_tuning:
+          description: What the role C(gpu_tuning) left on the host. The checksum of a file that is not there is null.
+          returned: always
+          type: dict
+          contains:
+            program:
+              description: SHA-256 of the program that its unit runs.
+              returned: always
+              type: str
+            settings:
+              description: SHA-256 of the settings.
+              returned: always
+              type: str
+            unit:
+              description: SHA-256 of the unit.
+              returned: always
+              type: str
+            grub:
+              description: SHA-256 of the kernel arguments for GRUB.
+              returned: always
+              type: str
+            enabled:
+              description: Whether the unit starts at boot.
+              returned: always
+              type: bool
+            applied:
+              description: SHA-256 of the settings that were applied last since the boot. Null when not all could be.
+              returned: always
+              type: str
+            problems:
+              description: What could not be applied then, one sentence each.
+              returned: always
+              type: list
+              elements: str
         reboot_required:
           description: Whether a package has asked for a reboot.
           returned: always
@@ -439,6 +479,7 @@ def collect(images, paths, timeout, programs, root="/"):
     return {
         "os": dict(host_files.os_release(root), architecture=architecture),
         "kernel": kernel.release,
+        "kernel_arguments": host_files.kernel_arguments(root),
         "cpus": os.cpu_count(),
         "memory_bytes": host_files.memory_bytes(root),
         "secure_boot": host_files.secure_boot(root),
@@ -450,6 +491,7 @@ def collect(images, paths, timeout, programs, root="/"):
         "driver_module_installed": host_files.nvidia_module_installed(kernel.release, root),
         "cuda_version": cuda_version,
         "nouveau_loaded": host_files.nouveau_loaded(root),
+        "gpu_tuning": host_files.gpu_tuning(root),
         "reboot_required": host_files.reboot_required(root),
         "xids": nvidia_xid.parse_records(nvidia_xid.read_records(os.path.join(root, "dev/kmsg")))[-50:],
         "docker": read_docker(images, root, problems),

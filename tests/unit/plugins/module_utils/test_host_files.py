@@ -166,3 +166,24 @@ def test_file_system_of_a_path_that_is_not_there_yet(tmp_path):
     here = host_files.file_system(str(tmp_path))
     there = host_files.file_system(str(tmp_path / "not" / "yet"))
     assert here["total_bytes"] == there["total_bytes"] > here["free_bytes"] > 0
+
+
+def test_kernel_arguments(root, tmp_path):
+    assert host_files.kernel_arguments(str(tmp_path)) == []
+    root("proc/cmdline", "BOOT_IMAGE=/vmlinuz ro iommu=pt\n")
+    assert host_files.kernel_arguments(str(tmp_path)) == ["BOOT_IMAGE=/vmlinuz", "ro", "iommu=pt"]
+
+
+def test_what_gpu_tuning_left(root, tmp_path):
+    assert host_files.gpu_tuning(str(tmp_path)) == {
+        "program": None, "settings": None, "unit": None, "grub": None, "enabled": False, "applied": None, "problems": [],
+    }  # fmt: skip
+    root("etc/gpu-tuning.conf", "abc")
+    root("run/gpu-tuning/applied", "0123\n")
+    root("run/gpu-tuning/problems", "one\ntwo\n")
+    root("etc/systemd/system/multi-user.target.wants/.keep", "")
+    (tmp_path / "etc/systemd/system/multi-user.target.wants/gpu-tuning.service").symlink_to("../gpu-tuning.service")
+    state = host_files.gpu_tuning(str(tmp_path))
+    assert state["settings"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (state["enabled"], state["applied"], state["unit"]) == (True, "0123", None)
+    assert state["problems"] == ["one", "two"]
