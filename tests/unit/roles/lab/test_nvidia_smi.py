@@ -173,10 +173,49 @@ def test_nvlink(host, run):
 
 def test_power_limit(host, run):
     host.loaded()
+    run("-pm", "1")
     assert run("-i", "1", "-pl", "200")[1].splitlines()[0] == "Power limit for GPU 00000000:1B:00.0 was set to 200.00 W from 250.00 W."
     assert run("--query-gpu=power.limit", "--format=csv,noheader,nounits")[1].split() == ["250.00", "200.00", "250.00", "250.00"]
     code, text = run("-pl", "400")
     assert code == 2 and "should be between 100.00 W and 280.00 W" in text
+
+
+def test_without_persistence_mode_a_limit_is_forgotten(host, run):
+    host.loaded()
+    text = run("-i", "1", "-pl", "200")[1]
+    assert "was set to 200.00 W" in text and "Warning: persistence mode is disabled on device 00000000:1B:00.0." in text
+    assert run("-i", "1", "--query-gpu=power.limit", "--format=csv,noheader") == (0, "250.00 W\n")
+    run("-pm", "1")
+    run("-pl", "200")
+    run("-pm", "0")
+    assert run("-i", "1", "--query-gpu=power.limit", "--format=csv,noheader") == (0, "250.00 W\n")
+
+
+def test_a_card_whose_power_the_driver_does_not_manage(host, run):
+    description = cards.describe("2080ti-22g", 1)
+    for name in ("min", "max", "default"):
+        description["gpus"][0][f"power_{name}_limit_watts"] = None
+    host.loaded().describe(description)
+    assert run("--query-gpu=power.limit,power.max_limit", "--format=csv,noheader,nounits") == (0, "[N/A], [N/A]\n")
+    assert run("-pl", "150") == (
+        0,
+        "Changing power management limit is not supported for GPU: 00000000:1A:00.0.\nTreating as warning and moving on.\nAll done.\n",
+    )
+    assert run()[0] == run("-q", "-x")[0] == 0
+
+
+def test_memory_clocks_are_locked_from_ampere_on(host, run):
+    host.loaded()
+    assert run("-i", "0", "-lmc", "405,7000") == (
+        0,
+        "Setting locked Memory clocks is not supported for GPU 00000000:1A:00.0.\nTreating as warning and moving on.\nAll done.\n",
+    )
+    host.describe(cards.describe("a100", 1))
+    run("-pm", "1")
+    assert run("-lmc", "810,1215")[1] == 'Memory clocks set to "(memClkMin 810, memClkMax 1215)" for GPU 00000000:1A:00.0\nAll done.\n'
+    assert host.smi.settings()["00000000:1A:00.0"]["memory_clocks"] == [810, 1215]
+    assert run("-rmc") == (0, "All done.\n")
+    assert host.smi.settings()["00000000:1A:00.0"]["memory_clocks"] is None
 
 
 def test_persistence_and_clocks(host, run):
