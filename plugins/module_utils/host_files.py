@@ -14,7 +14,7 @@ _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e0
 _CDI_KIND = "nvidia.com/gpu"
 # What the role gpu_tuning leaves on a host, by its own names for them (roles/gpu_tuning/vars/main.yml).
 _GPU_TUNING = {
-    "program": "usr/local/sbin/gpu-tuning",
+    "program": "usr/local/lib/gpu-tuning.py",
     "settings": "etc/gpu-tuning.conf",
     "unit": "etc/systemd/system/gpu-tuning.service",
     "grub": "etc/default/grub.d/gpu-tuning.cfg",
