@@ -63,7 +63,8 @@ class Machine:
     def reboot(self):
         """Switch the machine off and on, and wait for its units."""
         subprocess.run(["docker", "restart", self.container], check=True, capture_output=True)
-        self.run("systemctl is-system-running --wait", check=False)
+        # Until systemd answers on its socket it says "offline" without waiting.
+        self.run("until [[ $(systemctl is-system-running --wait 2>&1) =~ ^(running|degraded)$ ]]; do sleep 0.2; done")
 
     def fault(self, *words):
         """What the stand-ins of driver and cards are to do wrong (roles/lab/files/mirror/README.md); without words, nothing."""
