@@ -78,6 +78,18 @@ def test_check_mode_says_what_would_change_and_changes_nothing(tune, machine):
     assert not machine.has(FILES[1])
 
 
+def test_without_a_driver_check_mode_passes_and_a_run_refuses(tune, machine):
+    machine.run("mv /usr/bin/nvidia-smi /usr/bin/nvidia-smi.kept")
+    try:
+        check, real = tune(TUNED, "--check"), tune(TUNED)
+    finally:
+        machine.run("mv /usr/bin/nvidia-smi.kept /usr/bin/nvidia-smi")
+    assert (check[0], check[2]["changed"]) == (0, 1)
+    assert "The cards of gpu01 would be tuned once their driver runs; what they can do is known only then." in check[1]
+    assert real[0] != 0
+    assert "gpu01: nvidia-smi does not answer, so no card can be tuned: bring the driver up with playbooks/host.yml. Nothing was changed." in real[1]
+
+
 def test_a_budget_is_divided_and_applied_at_once(tuned, machine):
     status, output, counts = tuned
     assert (status, counts["changed"]) == (0, 4), output
