@@ -13,7 +13,7 @@ author:
 positional: installed
 options:
   _input:
-    description: Wanted packages, as name to upstream version; the Debian revision may be any.
+    description: Wanted packages, as name to upstream version; the Debian revision may be any. Without a version (null) any will do.
     type: dict
     required: true
   installed:
@@ -30,15 +30,22 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: What to give to apt, each as C(name=version-*).
+  description: What to give to apt, each as C(name=version-*), or as C(name) where any version will do.
   type: list
   elements: str
 """
 
 
 def missing_packages(wanted, installed):
-    """Return apt's `name=version-*` for each wanted package that is absent or at another version."""
-    return [f"{name}={version}-*" for name, version in wanted.items() if not installed.get(name, "").startswith(f"{version}-")]
+    """Return apt's `name=version-*` (`name` for any version) of each wanted package that is absent or at another version."""
+    missing = {name: version for name, version in wanted.items() if not is_installed(installed.get(name), version)}
+    return [f"{name}={version}-*" if version else name for name, version in missing.items()]
+
+
+def is_installed(found, version):
+    """Whether the full version found (None: absent) is the wanted upstream version (None: any)."""
+    return found is not None and (not version or found.startswith(f"{version}-"))
+
 
 
 class FilterModule:

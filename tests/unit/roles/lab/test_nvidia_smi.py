@@ -38,7 +38,7 @@ class Host:
         self.smi.shutil = types.SimpleNamespace(which=lambda name: None)
         self.module = load("lab_module", "payload/kernel-support/usr/lib/gpuhosts-lab/module")
         self.module.ROOT = root
-        for directory in ("etc/gpuhosts-lab", "sys/module", "run", "dev", "usr/lib/gpuhosts-lab"):
+        for directory in ("etc/gpuhosts-lab", "sys/module", "run", "dev", "usr/lib/gpuhosts-lab", f"usr/src/linux-headers-{os.uname().release}"):
             (root / directory).mkdir(parents=True)
         self.describe(cards.describe("2080ti-22g", 4, bridges=[(0, 1)]))
 
@@ -339,6 +339,31 @@ def test_a_module_that_does_not_load(host, mknod, prepare, message):
     prepare(host)
     assert message in host.module.load("nvidia")
     assert not (host.root / "sys/module/nvidia").exists()
+
+
+def test_a_module_is_not_built_without_headers(host, mknod, capsys):
+    (host.root / f"usr/src/linux-headers-{os.uname().release}").rmdir()
+    host.write("usr/lib/gpuhosts-lab/module.json", json.dumps({"version": VERSION, "license": "NVIDIA"}))
+    assert host.module.build() is None
+    assert "was skipped since the kernel headers" in capsys.readouterr().out
+    assert "Module nvidia not found" in host.module.load("nvidia")
+
+
+def test_a_boot_with_another_version(host, mknod):
+    host.write("usr/lib/gpuhosts-lab/module.json", json.dumps({"version": VERSION, "license": "NVIDIA"}))
+    host.module.boot()
+    host.fault("boots:570.133.20")
+    host.module.load("nvidia")
+    assert (host.root / "sys/module/nvidia/version").read_text(encoding="utf-8") == "570.133.20\n"
+
+
+@pytest.mark.parametrize("initramfs, stays", [(None, True), ("# nothing\n", True), ("blacklist nouveau\noptions nouveau modeset=0\n", False)])
+def test_a_boot_leaves_nouveau_out_by_the_initramfs(host, mknod, initramfs, stays):
+    host.write("sys/module/nouveau/initstate", "live\n")
+    if initramfs:
+        host.write("var/lib/gpuhosts-lab/initramfs", initramfs)
+    host.module.boot()
+    assert (host.root / "sys/module/nouveau").exists() == stays
 
 
 # ---- injection ------------------------------------------------------------------------------------------------------
