@@ -42,6 +42,10 @@ options:
     description: Limits of the container, by C(docker run)'s names.
     type: dict
     default: {}
+  host:
+    description: The host's C(ansible_facts.gpuhosts). How cards get into a container depends on its Docker Engine.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -62,9 +66,9 @@ _value:
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils import container
 
 
-def vllm_run_argv(instance, argv, image, model_directory, env_file, listen_address="127.0.0.1", ulimits=None):
+def vllm_run_argv(instance, argv, image, model_directory, env_file, listen_address="127.0.0.1", ulimits=None, host=None):
     """Return the argument list of `docker run` for one instance."""
-    return container.run_argv(instance, argv, image, model_directory, env_file, listen_address, ulimits or {})
+    return container.run_argv(instance, argv, image, model_directory, env_file, listen_address, ulimits or {}, host or {})
 
 
 class FilterModule:

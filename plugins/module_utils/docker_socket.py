@@ -58,6 +58,17 @@ def describe(path="/var/run/docker.sock", images=(), timeout=10):
     }, None
 
 
+def info(path="/var/run/docker.sock", timeout=10):
+    """What the engine says of itself (GET /info); {} when it does not answer."""
+    connection = _SocketConnection(path, timeout)
+    try:
+        return _get(connection, "/info")
+    except (OSError, http.client.HTTPException, ValueError, EngineError):
+        return {}
+    finally:
+        connection.close()
+
+
 def _request(connection, path):
     connection.request("GET", path)
     answer = connection.getresponse()

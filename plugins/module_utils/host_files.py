@@ -177,6 +177,27 @@ def cdi_names(text):
     return names
 
 
+def cdi_driver_version(root="/"):
+    """Version of the driver whose files the host's CDI specifications mount, None where they name none or several.
+
+    nvidia-ctk mounts the driver's libraries by their full names (C(/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.570.153.02)). After an update of
+    the driver those are gone, and no container starts with the old description.
+    """
+    versions = set()
+    for path in _CDI_FILES:
+        versions.update(re.findall(r"/lib(?:cuda|nvidia-ml)\.so\.(\d+\.\d+(?:\.\d+)?)\b", read_text(root, path) or ""))
+    return versions.pop() if len(versions) == 1 else None
+
+
+def container_proof(root="/"):
+    """What was last proved to work in a container, as the role nvidia_container_toolkit wrote it; {} where nothing was."""
+    try:
+        proof = json.loads(read_text(root, "var/lib/gpuhosts/container_proof.json") or "{}")
+    except ValueError:
+        return {}
+    return proof if isinstance(proof, dict) else {}
+
+
 def file_system(path):
     """Free and total bytes and free inodes of the file system that holds the path or its nearest existing parent.
 

@@ -303,6 +303,15 @@ ansible_facts:
           type: list
           elements: str
           sample: ["0", "1", all]
+        cdi_driver_version:
+          description: Version of the driver whose files those specifications mount. Null where they name none or several.
+          returned: always
+          type: str
+          sample: 570.153.02
+        container_proof:
+          description: What the role C(nvidia_container_toolkit) last proved to work in a container. Empty where nothing was.
+          returned: always
+          type: dict
         packages:
           description: Versions of the installed Debian packages.
           returned: always
@@ -496,6 +505,8 @@ def collect(images, paths, timeout, programs, root="/"):
         "xids": nvidia_xid.parse_records(nvidia_xid.read_records(os.path.join(root, "dev/kmsg")))[-50:],
         "docker": read_docker(images, root, problems),
         "cdi_devices": host_files.cdi_devices(root),
+        "cdi_driver_version": host_files.cdi_driver_version(root),
+        "container_proof": host_files.container_proof(root),
         "packages": packages,
         "held": held,
         "file_systems": read_file_systems(paths, problems),

@@ -33,6 +33,23 @@ def model_locations(instances, root: str) -> list[dict]:
     return list(found.values())
 
 
+def gpu_argv(cards: collections.abc.Sequence[int] | None, host: collections.abc.Mapping) -> list[str]:
+    """Return the arguments of `docker run` that give a container cards by their index, or all of them (None).
+
+    Cards are given by their names in the host's CDI description and not by `--gpus`: after `systemctl daemon-reload` a container keeps the
+    devices it was given, and loses the ones a runtime hook slipped in. An engine before 25 does not know CDI. NVIDIA's runtime does the same
+    for it when the names are complete: its mode `auto` then edits the container's own list of devices and adds no hook
+    (https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/cdi-support.html).
+
+    The host's `docker` is as gpu_facts returns it; of an engine that is not known (no version) CDI is expected.
+    """
+    names = [f"nvidia.com/gpu={card}" for card in (["all"] if cards is None else cards)]
+    docker = host.get("docker") or {}
+    if docker.get("version") and not docker.get("cdi"):
+        return ["--runtime=nvidia", f"--env=NVIDIA_VISIBLE_DEVICES={','.join(names)}"]
+    return [f"--device={name}" for name in names]
+
+
 def run_argv(
     instance: collections.abc.Mapping,
     argv: collections.abc.Sequence[str],
@@ -41,24 +58,22 @@ def run_argv(
     env_file: str,
     listen_address: str,
     ulimits: collections.abc.Mapping[str, int],
+    host: collections.abc.Mapping,
 ) -> list[str]:
     """Return the argument list of `docker run` for one instance.
 
-    argv: the engine's own arguments, of the instance's plan. model_directory: where the model lies on the host.
-
-    Cards are given by name through CDI and not by `--gpus`: after `systemctl daemon-reload` a container keeps the devices it was
-    given, and loses the ones a runtime hook slipped in.
+    argv: the engine's own arguments, of the instance's plan. model_directory: where the model lies on the host. host: what gpu_facts
+    returned.
     """
     instance = instances.normalize(instance)
     name, port, cpus = f"vllm-{instance['name']}", instance["port"], instance["cpuset_cpus"]
-    cards = instance["gpus"] if instance["gpus"] is not None else ["all"]
     return [
         "docker",
         "run",
         "--rm",
         "--pull=never",
         f"--name={name}",
-        *(f"--device=nvidia.com/gpu={card}" for card in cards),
+        *gpu_argv(instance["gpus"], host),
         "--ipc=host",
         *(f"--ulimit={limit}={value}" for limit, value in ulimits.items()),
         *([f"--cpuset-cpus={cpus}"] if cpus else []),

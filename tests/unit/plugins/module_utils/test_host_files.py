@@ -187,3 +187,31 @@ def test_what_gpu_tuning_left(root, tmp_path):
     assert state["settings"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert (state["enabled"], state["applied"], state["unit"]) == (True, "0123", None)
     assert state["problems"] == ["one", "two"]
+
+
+def mounts(*versions):
+    lines = [f"  - hostPath: /usr/lib/x86_64-linux-gnu/{name}.so.{version}" for version in versions for name in ("libcuda", "libnvidia-ml")]
+    return CDI_YAML.replace("  hooks:\n", "  mounts:\n" + "\n".join(lines) + "\n  hooks:\n", 1)
+
+
+def test_the_driver_a_cdi_description_was_made_for(root):
+    assert host_files.cdi_driver_version(root.path) is None
+    root("etc/cdi/nvidia.yaml", CDI_YAML)
+    assert host_files.cdi_driver_version(root.path) is None
+    root("etc/cdi/nvidia.yaml", mounts("570.153.02"))
+    assert host_files.cdi_driver_version(root.path) == "570.153.02"
+    root("etc/cdi/nvidia.yaml", mounts("580.95"))
+    assert host_files.cdi_driver_version(root.path) == "580.95"
+
+
+def test_two_cdi_descriptions_for_two_drivers_are_for_none(root):
+    root("etc/cdi/nvidia.yaml", mounts("570.153.02"))
+    root("var/run/cdi/nvidia.yaml", mounts("570.172.08"))
+    assert host_files.cdi_driver_version(root.path) is None
+
+
+@pytest.mark.parametrize(("text", "proof"), [('{"driver": "570.153.02"}', {"driver": "570.153.02"}), ("{", {}), ("[]", {}), (None, {})])
+def test_container_proof(root, text, proof):
+    if text is not None:
+        root("var/lib/gpuhosts/container_proof.json", text)
+    assert host_files.container_proof(root.path) == proof

@@ -383,3 +383,54 @@ def test_the_cdi_specification(host):
     assert injection.chosen("void") == []
     with pytest.raises(KeyError):
         injection.chosen("9")
+
+
+def test_the_description_names_the_installed_driver(host):
+    injection = load("injection", "payload/container-toolkit/usr/lib/gpuhosts-lab/injection.py")
+    injection.ROOT = host.root
+    library = "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.570.153.02"
+    (host.root / library).parent.mkdir(parents=True, exist_ok=True)
+    (host.root / library).touch()
+    assert "/" + library in [mount["hostPath"] for mount in injection.specification()["containerEdits"]["mounts"]]
+    assert not injection.mismatch()
+    loaded = host.root / "sys/module/nvidia/version"
+    loaded.parent.mkdir(parents=True, exist_ok=True)
+    loaded.write_text("570.172.08\n", encoding="utf-8")
+    assert injection.mismatch()
+
+
+def test_the_runtime_edits_the_containers_own_devices(host, tmp_path, monkeypatch):
+    """With complete CDI names there is no hook: what systemd knows of a container survives its daemon-reload."""
+    (host.root / "etc/cdi").mkdir(parents=True)
+    (host.root / "dev").mkdir(exist_ok=True)
+    monkeypatch.syspath_prepend(str(MIRROR / "payload/container-toolkit/usr/lib/gpuhosts-lab"))
+    runtime = load("runtime", "payload/container-toolkit/usr/bin/nvidia-container-runtime")
+    runtime.injection.ROOT = host.root
+    for node in ("nvidia0", "nvidiactl"):
+        (host.root / "dev" / node).touch()
+    content = {
+        "cdiVersion": "0.5.0",
+        "kind": "nvidia.com/gpu",
+        "devices": [{"name": "0", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia0"}]}}],
+        "containerEdits": {
+            "env": ["NVIDIA_VISIBLE_DEVICES=void"],
+            "deviceNodes": [{"path": "/dev/nvidiactl"}],
+            "mounts": [{"hostPath": "/a", "containerPath": "/b", "options": ["ro"]}],
+        },
+    }
+    (host.root / "etc/cdi/nvidia.yaml").write_text(json.dumps(content), encoding="utf-8")
+
+    def bundle(names):
+        (tmp_path / "config.json").write_text(json.dumps({"process": {"env": ["NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_VISIBLE_DEVICES=" + names]}}))
+        runtime.add_cards(str(tmp_path))
+        return json.loads((tmp_path / "config.json").read_text())
+
+    edited = bundle("nvidia.com/gpu=0")
+    assert [device["path"] for device in edited["linux"]["devices"]] == ["/dev/nvidia0", "/dev/nvidiactl"]
+    assert all(rule["allow"] for rule in edited["linux"]["resources"]["devices"])
+    assert [mount["destination"] for mount in edited["mounts"]] == ["/b"]
+    assert edited["process"]["env"][-1] == "NVIDIA_VISIBLE_DEVICES=void"
+    assert "hooks" not in edited
+    assert "hooks" in bundle("0"), "the short names are the hook's"
+    with pytest.raises(SystemExit, match="unresolvable"):
+        bundle("nvidia.com/gpu=7")
