@@ -1,0 +1,288 @@
+"""What is in daemon.json's way, and that what serves goes on serving: the real roles on the real engines of two distributions."""
+
+import contextlib
+import json
+import os
+import time
+
+import lab_play
+import pytest
+
+LAB = os.environ["LAB_NAME"]
+FILE = "/etc/docker/daemon.json"
+NODE = "nvidia-smi --list-gpus"
+
+
+@pytest.fixture(scope="module")
+def image():
+    """The engine's image, as the hosts know it."""
+    digest = (lab_play.CHECKOUT / ".lab" / LAB / "simulated.digest").read_text(encoding="utf-8").strip()
+    return f"vllm/vllm-openai@{digest}"
+
+
+@pytest.fixture
+def docker_engine(play_role):
+    """docker_engine(host, **settings): the role alone, with settings as variables without its prefix; (status, output, changed tasks)."""
+
+    def run(host, *arguments, **settings):
+        variables = {f"docker_engine_{name}": value for name, value in settings.items()}
+        status, output = play_role("docker_engine", f"--extra-vars={json.dumps(variables)}", *arguments, host=host)
+        return status, output, lab_play.recap(output)[host]["changed"]
+
+    return run
+
+
+@pytest.fixture
+def container_toolkit(play_role, image):
+    """container_toolkit(host, **settings): likewise, with a proof in the engine's image."""
+
+    def run(host, **settings):
+        variables = {f"nvidia_container_toolkit_{name}": value for name, value in ({"proof_image": image} | settings).items()}
+        status, output = play_role("nvidia_container_toolkit", f"--extra-vars={json.dumps(variables)}", host=host)
+        return status, output, lab_play.recap(output)[host]["changed"]
+
+    return run
+
+
+@pytest.fixture
+def mended(docker_engine, old, new):
+    """Whatever a test does to the engines' configuration, the next one starts from the converged one."""
+    yield
+    for host in {old, new}:
+        assert docker_engine(host)[0] == 0
+
+
+def settings(machine):
+    return json.loads(machine.out(f"cat {FILE}"))
+
+
+def engine_pid(machine):
+    return machine.out("systemctl show --property MainPID --value docker.service")
+
+
+class Serving:
+    """A container with all cards that answers on a port of the host, and what it answered so far."""
+
+    def __init__(self, machine, image, form):
+        self.machine = machine
+        machine.run("docker rm --force serving", check=False)
+        machine.run(f"docker run --detach --name=serving --publish=127.0.0.1:9000:9000 {form} --entrypoint=python3 {image} -m http.server 9000")
+        self.address = machine.out("docker inspect --format '{{.NetworkSettings.IPAddress}}' serving")
+        self.started = self.state()
+        machine.run("until curl --silent --fail --output /dev/null http://127.0.0.1:9000; do sleep 0.2; done")
+
+    def state(self):
+        return self.machine.out("docker inspect --format '{{.State.Pid}} {{.State.StartedAt}} {{.RestartCount}}' serving")
+
+    @contextlib.contextmanager
+    def asked(self, address):
+        """Ask it five times a second meanwhile; no answer may be missing."""
+        loop = f"while sleep 0.2; do curl --silent --fail --max-time 2 --output /dev/null http://{address}:9000 && echo yes || echo no; done > /run/answers"
+        self.machine.run(f"systemd-run --quiet --unit=asking bash -c '{loop}'")
+        time.sleep(1)
+        try:
+            yield
+        finally:
+            self.machine.run("systemctl stop asking", check=False)
+        answers = self.machine.out("cat /run/answers").split()
+        assert len(answers) > 5
+        assert "no" not in answers, answers
+
+    def cards(self):
+        return self.machine.out(f"docker exec serving {NODE}")
+
+
+@pytest.fixture
+def serving(on, image):
+    """serving(host): a container there, with the form of naming cards that its engine understands (plugin_utils/container.py)."""
+    made = []
+
+    def start(host):
+        machine = on(host)
+        cdi = "cdi" in machine.out("docker info --format '{{json .CDISpecDirs}}' 2>/dev/null || true")
+        form = "--device=nvidia.com/gpu=all" if cdi else "--runtime=nvidia --env=NVIDIA_VISIBLE_DEVICES=nvidia.com/gpu=all"
+        made.append(Serving(machine, image, form))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.machine.run("docker rm --force serving", check=False)
+
+
+# ---- daemon.json ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("mended")
+def test_foreign_keys_stay_and_drift_is_mended(docker_engine, on, new):
+    machine = on(new)
+    converged = settings(machine)
+    foreign = {"labels": ["site=a"], "max-concurrent-downloads": 5, "features": {"buildkit": True}}
+    edited = {key: value for key, value in converged.items() if key != "live-restore"} | foreign
+    machine.write(FILE, json.dumps(edited))
+    status, output, changed = docker_engine(new, "--diff")
+    assert (status, changed) == (0, 1)
+    assert '+ "live-restore": true,' in output
+    assert settings(machine) == converged | foreign | {"features": {"buildkit": True, "cdi": True}}
+    assert docker_engine(new)[2] == 0
+    # Ours come and go, theirs stay.
+    assert docker_engine(new, daemon_config={"shutdown-timeout": 20})[2] == 1
+    assert settings(machine)["shutdown-timeout"] == 20
+    assert docker_engine(new)[2] == 1
+    assert settings(machine) == converged | foreign | {"features": {"buildkit": True, "cdi": True}}
+    machine.write(FILE, json.dumps(converged))
+
+
+@pytest.mark.usefixtures("mended")
+def test_invalid_json_is_refused_before_any_change(docker_engine, on, new):
+    machine = on(new)
+    before, pid = machine.out(f"cat {FILE}"), engine_pid(machine)
+    machine.write(FILE, '{\n  "debug" true\n}\n')
+    status, output, changed = docker_engine(new)
+    assert (status != 0, changed) == (True, 0)
+    assert (
+        f"{new}: /etc/docker/daemon.json is not valid JSON: Expecting ':' delimiter: line 2 column 11 (char 12). "
+        "Correct or remove it, then run again. Nothing was changed."
+    ) in output
+    assert machine.out(f"cat {FILE}") == '{\n  "debug" true\n}'
+    assert engine_pid(machine) == pid
+    machine.write(FILE, '{\n  "debug": true\n}\n')
+    assert docker_engine(new)[0] == 0
+    assert settings(machine) == json.loads(before) | {"debug": True}
+    machine.write(FILE, before)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"nonsense": True}, "the following directives don't match any configuration option: nonsense"),
+        ({"log-opts": {"max-file": 3}}, "json: cannot unmarshal number into Go struct field Config.CommonConfig.LogConfig.log-opts of type string"),
+    ],
+)
+def test_what_the_engine_refuses_beforehand_changes_nothing(docker_engine, on, new, config, why):
+    machine = on(new)
+    before, pid = machine.out(f"cat {FILE}"), engine_pid(machine)
+    status, output, changed = docker_engine(new, daemon_config=config)
+    assert (status != 0, changed) == (True, 0)
+    assert f"The Docker Engine refuses the settings for {FILE}: unable to configure the Docker daemon: {why}. Nothing was changed." in output
+    assert machine.out(f"cat {FILE}") == before
+    assert engine_pid(machine) == pid
+    assert docker_engine(new)[2] == 0
+
+
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_what_only_a_start_refuses_is_put_back(docker_engine, on, serving, request, which):
+    """A setting that is also a flag of the unit: dockerd --validate is content with it, the engine is not."""
+    host = request.getfixturevalue(which)
+    machine, container = on(host), serving(host)
+    before = machine.out(f"cat {FILE}")
+    status, output, changed = docker_engine(host, daemon_config={"hosts": ["fd://"]})
+    assert (status != 0, changed) == (True, 0)
+    assert f"The Docker Engine does not take the settings in {FILE}: unable to configure the Docker daemon with file {FILE}: " in output
+    assert "the following directives are specified both as a flag and in the configuration file: hosts: (from flag: [fd://], from file: [fd://])" in output
+    assert "The old file is back, and the engine runs on it. Correct the setting, then run again." in output
+    assert machine.out(f"cat {FILE}") == before
+    assert container.state() == container.started
+    assert docker_engine(host)[2] == 0
+
+
+def test_what_a_reload_refuses_is_put_back(docker_engine, on, serving, new):
+    machine, container = on(new), serving(new)
+    before, pid = machine.out(f"cat {FILE}"), engine_pid(machine)
+    status, output, changed = docker_engine(new, registry_mirrors=["mirror:5000"])
+    assert (status != 0, changed) == (True, 0)
+    assert f"The Docker Engine does not take the settings in {FILE}: " in output
+    assert "The old file is back, and the engine kept running on it. Correct the setting, then run again." in output
+    assert machine.out(f"cat {FILE}") == before
+    assert engine_pid(machine) == pid
+    assert container.state() == container.started
+
+
+def test_another_engine_is_not_replaced_unasked(docker_engine, on, new):
+    version = on(new).out("dpkg-query --show --showformat '${Version}' docker.io")
+    status, output, changed = docker_engine(new, source="docker")
+    assert (status != 0, changed) == (True, 0)
+    assert (
+        f"docker.io {version} is installed on {new}, and docker_engine_source asks for docker-ce: to replace it stops every container on the host. "
+        "Set docker_engine_replace to true to allow that, or change docker_engine_source to keep it. Nothing was changed."
+    ) in output
+
+
+# ---- what serves goes on serving ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("mended")
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_reloadable_settings_interrupt_nothing(docker_engine, on, serving, request, which):
+    host = request.getfixturevalue(which)
+    machine, container = on(host), serving(host)
+    pid = engine_pid(machine)
+    with container.asked("127.0.0.1"):
+        assert docker_engine(host, daemon_config={"labels": ["site=a"], "debug": True})[2] == 1
+    assert machine.out("docker info --format '{{.Debug}} {{json .Labels}}'") == 'true ["site=a"]'
+    assert engine_pid(machine) == pid
+    assert container.state() == container.started
+
+
+@pytest.mark.usefixtures("mended")
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_a_restart_keeps_containers_and_their_cards(docker_engine, on, serving, request, which):
+    host = request.getfixturevalue(which)
+    machine, container = on(host), serving(host)
+    cards = machine.out(NODE)
+    assert container.cards() == cards
+    machine.run("systemctl daemon-reload")
+    assert container.cards() == cards, "after a daemon-reload"
+    pid = engine_pid(machine)
+    with container.asked(container.address):
+        assert docker_engine(host, log_opts={"max-size": "50m", "max-file": "5"})[2] == 1
+    assert engine_pid(machine) != pid
+    assert container.state() == container.started
+    assert container.cards() == cards, "after a restart of the engine"
+    machine.run("curl --silent --fail --output /dev/null --retry 10 --retry-connrefused --retry-delay 1 http://127.0.0.1:9000")
+
+
+# ---- the cards' description -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["old", "new"])
+@pytest.mark.parametrize("damage", ["rm /etc/cdi/nvidia.yaml", "sed -i s/570.153.02/570.133.20/g /etc/cdi/nvidia.yaml", "sed -i s/GPU-/GPU-9/ /etc/cdi/nvidia.yaml"])
+def test_a_description_that_is_gone_or_not_the_drivers_is_made_anew(container_toolkit, on, request, which, damage):
+    host = request.getfixturevalue(which)
+    machine = on(host)
+    container_toolkit(host)
+    before = machine.out("cat /etc/cdi/nvidia.yaml")
+    machine.run(damage)
+    status, output, changed = container_toolkit(host)
+    assert status == 0
+    assert "Compare them with the host's" in output, "the proof is due after a new description"
+    assert machine.out("cat /etc/cdi/nvidia.yaml") == before
+    assert container_toolkit(host)[2] == 0
+
+
+def test_a_driver_that_does_not_answer_is_not_described(container_toolkit, on, new, fault):
+    on(new).run("rm /etc/cdi/nvidia.yaml")
+    fault(new, "mismatch")
+    status, output, changed = container_toolkit(new)
+    assert (status != 0, changed) == (True, 0)
+    assert f"The driver on {new} does not answer, so that its cards cannot be described for containers: nvidia-smi failed with status 18: " in output
+    fault(new)
+    assert container_toolkit(new)[0] == 0
+
+
+def test_a_proof_that_fails_says_what_docker_said(container_toolkit, new):
+    status, output, changed = container_toolkit(new, proof_image="vllm/vllm-openai:nothing")
+    assert status != 0
+    assert f"A container of vllm/vllm-openai:nothing on {new} does not see the host's 4 cards: Unable to find image 'vllm/vllm-openai:nothing' locally" in output
+    assert container_toolkit(new)[0] == 0
+
+
+def test_a_converged_host_costs_little(play_role, container_toolkit, old, new):
+    """The recap's `ok` without the two tasks that stand for the rest of the host layer: the include, and one gpu_facts."""
+    for host in (old, new):
+        container_toolkit(host)
+        for role, most in {"docker_engine": 3, "nvidia_container_toolkit": 2}.items():
+            status, output = play_role(role, host=host)
+            counts = lab_play.recap(output)[host]
+            print(f"{role} on {host}: {counts['ok'] - 2} ok, {counts['changed']} changed")
+            assert (status, counts["changed"]) == (0, 0)
+            assert counts["ok"] - 2 <= most
