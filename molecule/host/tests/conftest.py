@@ -10,7 +10,7 @@ import pytest
 
 LAB = os.environ["LAB_NAME"]
 INVENTORIES = ("inventories/lab", "molecule/host/inventory")
-HOSTS = ("gpu01", "gpu02")
+HOSTS = ("gpu02", "gpu01")
 
 
 @pytest.fixture(scope="session")

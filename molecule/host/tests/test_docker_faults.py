@@ -207,6 +207,16 @@ def test_another_engine_is_not_replaced_unasked(docker_engine, on, new):
     ) in output
 
 
+def test_dockers_own_packages_are_pinned(docker_engine, on, new):
+    """What would be done with consent; the lab has no docker-ce to install."""
+    family, suite = on(new).out(". /etc/os-release; echo $ID $VERSION_CODENAME").split()
+    status, output, dummy = docker_engine(new, "--check", "--diff", source="docker", replace=True)
+    assert status == 0
+    assert f"+URIs: https://download.docker.com/linux/{family} +Suites: {suite} +Components: stable +Signed-By: /etc/apt/keyrings/docker.asc" in output
+    assert "+Package: docker-ce docker-ce-cli +Pin: version 5:28.2.2-* +Pin-Priority: 1001" in output
+    assert "Would install docker-ce=5:28.2.2-*, docker-ce-cli=5:28.2.2-*, containerd.io=1.7.27-* from https://download.docker.com/linux/" in output
+
+
 # ---- what serves goes on serving ------------------------------------------------------------------------------------
 
 
