@@ -44,6 +44,12 @@ def container_toolkit(play_role, image):
     return run
 
 
+@pytest.fixture(scope="module")
+def described(on, old, new):
+    """The CDI description of each host as it was converged."""
+    return {host: on(host).out("cat /etc/cdi/nvidia.yaml") for host in (old, new)}
+
+
 @pytest.fixture
 def mended(docker_engine, old, new):
     """Whatever a test does to the engines' configuration, the next one starts from the converged one."""
@@ -254,19 +260,22 @@ def test_a_restart_keeps_containers_and_their_cards(docker_engine, on, serving, 
 # ---- the cards' description -----------------------------------------------------------------------------------------
 
 
+DAMAGES = {
+    "gone": "rm /etc/cdi/nvidia.yaml",
+    "another driver's": "sed -i s/570.153.02/570.133.20/g /etc/cdi/nvidia.yaml",
+    "another card's": "sed -i s/GPU-/GPU-9/ /etc/cdi/nvidia.yaml",
+}
+
+
 @pytest.mark.parametrize("which", ["old", "new"])
-@pytest.mark.parametrize("damage", ["rm /etc/cdi/nvidia.yaml", "sed -i s/570.153.02/570.133.20/g /etc/cdi/nvidia.yaml", "sed -i s/GPU-/GPU-9/ /etc/cdi/nvidia.yaml"])
-def test_a_description_that_is_gone_or_not_the_drivers_is_made_anew(container_toolkit, on, request, which, damage):
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_description_that_is_gone_or_not_the_hosts_is_made_anew(container_toolkit, described, on, request, which, damage):
     host = request.getfixturevalue(which)
-    machine = on(host)
-    container_toolkit(host)
-    before = machine.out("cat /etc/cdi/nvidia.yaml")
-    machine.run(damage)
-    status, output, changed = container_toolkit(host)
+    on(host).run(damage)
+    status, output, dummy = container_toolkit(host)
     assert status == 0
-    assert "Compare them with the host's" in output, "the proof is due after a new description"
-    assert machine.out("cat /etc/cdi/nvidia.yaml") == before
-    assert container_toolkit(host)[2] == 0
+    assert on(host).out("cat /etc/cdi/nvidia.yaml") == described[host]
+    assert "Compare them with the host's" in output, "a proof is due after a new description"
 
 
 def test_a_driver_that_does_not_answer_is_not_described(container_toolkit, on, new, fault):
