@@ -164,7 +164,8 @@ class Judgement:
     @property
     def sure(self) -> bool:
         """Whether it fits without the margin that the prediction's own error is given."""
-        return self.fits and not MEMORY_CODES & {problem.code for problem in self._shortfalls[1]}
+        lacking, tight = self._shortfalls
+        return self.prediction is not None and not lacking and not MEMORY_CODES & {problem.code for problem in tight} and self.fits
 
     @property
     def codes(self) -> set[str]:

@@ -293,7 +293,7 @@ def _outside(judged: Judgement) -> int:
 
 def _holds(judged: Judgement, tokens: int) -> bool:
     """Whether the plan is sure to fit, with a KV cache of so many tokens."""
-    return judged.sure and judged.prediction.tokens >= tokens
+    return judged.prediction is not None and judged.prediction.tokens >= tokens and judged.sure
 
 
 def _longer(draft: Draft, profile: Profile, objective: Objective, judged: Judgement, most: int) -> int:
