@@ -61,6 +61,10 @@ PROBLEMS = [
         "complete the mirror or wait for it, then run again",
     ),
     (
+        r"The repository '(?P<url>[^' ]+)[^']*' (?:does not have|no longer has) a Release file",
+        "there is no apt repository at {url}: check its address in the inventory, or the mirror",
+    ),
+    (
         r"(?:NO_PUBKEY (?P<key>\w+)|is not signed)",
         "a repository's signature cannot be verified (key {key}): check the key's address and fingerprint in the inventory",
     ),
@@ -87,7 +91,7 @@ UNKNOWN = {"process": "unknown", "place": "the host", "url": "a file", "key": "u
 def apt_problem(result):
     """Return what the failed apt task's result means, with what apt said."""
     text = "\n".join(str(result.get(key) or "") for key in ("msg", "stderr", "stdout"))
-    said = list(dict.fromkeys(line.strip() for line in text.splitlines() if re.match(r"\s*E: ", line))) or [str(result.get("msg", "")).strip()]
+    said = list(dict.fromkeys(line.strip() for line in text.splitlines() if re.match(r"\s*E:", line))) or [str(result.get("msg", "")).strip()]
     own_words = "apt said: " + " ".join(said[-3:])
     for pattern, meaning in PROBLEMS:
         match = re.search(pattern, text)

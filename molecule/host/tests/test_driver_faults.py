@@ -86,6 +86,8 @@ def test_a_package_that_somebody_else_holds(play_role, on, new):
 def test_a_repository_that_is_gone_half_way(play_role, on, new, engine):
     """The index is there and the packages are not: the engine serves on, and then the same run replaces the driver under it."""
     engine(new)
+    # What an earlier run has fetched would do.
+    on(new).run("apt-get clean")
     on("mirror").run("cd /srv/mirror/cuda/repos && for directory in */x86_64; do mkdir $directory/gone && mv $directory/*.deb $directory/gone; done")
     before = on(new).out("systemctl show --property=MainPID vllm-fault")
     arguments = [f"--extra-vars=nvidia_driver_version={UPGRADE}", "--extra-vars=nvidia_driver_reboot=true"]

@@ -23,6 +23,10 @@ from ansible_collections.gpuhosts.inference.plugins.filter.apt_problem import ap
             "E: Conflicting values set for option Signed-By regarding source https://a/b/ /: /usr/share/x.gpg != ",
             "another file in /etc/apt/sources.list.d names the repository https://a/b/ with another key",
         ),
+        (
+            "Failed to update apt cache after 5 retries: E:The repository 'http://mirror/cuda  Release' does not have a Release file.",
+            "there is no apt repository at http://mirror/cuda: check its address",
+        ),
         ("no available installation candidate for libcuda1=570.9-*", "no repository of this host has libcuda1=570.9-*: check the version"),
         ("No package matching 'linux-headers-6.1' is available", "no repository of this host has linux-headers-6.1: check the version"),
         ("The following packages have unmet dependencies:", "apt finds no set of packages that fits together"),
