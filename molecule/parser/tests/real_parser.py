@@ -10,7 +10,7 @@ Each answer is one line on standard output, with null for a command line that is
 
 What is real: everything up to the finished VllmConfig, as `python3 -m vllm.entrypoints.openai.api_server` makes it before an engine is started.
 What is replaced, because there is no GPU: what NVML and CUDA would say of the cards (capability, name, memory, count), below vLLM's own platform
-class for CUDA; that Triton and the compiled kernels are there, and what the latter say of a card; the size of the RAM; and the process of its own
+class for CUDA; that Triton, FlashInfer and the compiled kernels are there, and what the latter say of a card; the size of the RAM; and the process of its own
 in which vLLM looks at a model's class.
 """
 
@@ -25,6 +25,7 @@ import pathlib
 import shutil
 import sys
 import traceback
+from importlib.util import find_spec
 
 
 def imported(*names):
@@ -107,6 +108,7 @@ def load():
     if hasattr(config, "cuda_device_count_stateless"):
         config.cuda_device_count_stateless = lambda: len(Cards.cards)
         config.get_cpu_memory = lambda: Cards.ram
+        config.find_spec = lambda name: find_spec("vllm" if name == "flashinfer" else name)
     torch = importlib.import_module("torch")
     torch.cuda.get_device_capability = lambda device=None: tuple(Cards.cards[0]["capability"])
     operators(torch.ops._C)

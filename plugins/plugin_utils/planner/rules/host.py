@@ -77,6 +77,15 @@ def ranks_over_cards(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+def external_launcher(f: Facts) -> Problem | None:
+    """executor/uniproc_executor.py ExecutorWithExternalLauncher: torchrun starts every rank, each with its own engine; 0.8.5 wants a seed, too."""
+    if f.option("distributed_executor_backend") != "external_launcher":
+        return None
+    message = "distributed_executor_backend is external_launcher, and nothing here launches the other ranks."
+    return Problem("external_launcher", message, "Use mp, or leave it out.")
+
+
+@RULES.refusal
 def cuda_visible_devices_uuid(f: Facts) -> Problem | None:
     """platforms/cuda.py device_id_to_physical_device_id calls int() on each; later engines read UUIDs."""
     value = f.env.get("CUDA_VISIBLE_DEVICES")

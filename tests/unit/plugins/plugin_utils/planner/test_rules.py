@@ -50,6 +50,7 @@ RULES = {
     "image_wants_newer_driver": (case(version="0.19.1", driver="570.133.20"), case(version="0.19.1", driver="580.65.06")),
     "capability_too_low!": (case(version="0.33.0", capability=(7, 0)), case(capability=(7, 0))),
     "ranks_over_cards!": (case({"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, cards=4), case({"tensor_parallel_size": 4}, cards=4)),
+    "external_launcher!": (case({"distributed_executor_backend": "external_launcher"}), case({"distributed_executor_backend": "mp"})),
     "cuda_visible_devices_uuid!": (case(env={"CUDA_VISIBLE_DEVICES": "GPU-8f3c"}), case(env={"CUDA_VISIBLE_DEVICES": "2,3"})),
     "heads_not_divisible!": (case({"tensor_parallel_size": 3}), case({"tensor_parallel_size": 4})),
     "kv_heads_not_divisible!": (
