@@ -26,8 +26,12 @@ def value_out_of_range(f: Facts) -> Problem | None:
         "block_size": f.block,
     }
     wrong = {name: value for name, value in counts.items() if value is not None and value < 1}
-    sizes = {name: f.option(name) for name in ("swap_space", "cpu_offload_gb", "kv_offloading_size", "max_seq_len_to_capture", "num_scheduler_steps")}
-    wrong.update({name: value for name, value in sizes.items() if value is not None and value < (1 if name == "num_scheduler_steps" else 0)})
+    sizes = {
+        name: f.option(name)
+        for name in ("swap_space", "cpu_offload_gb", "kv_offloading_size", "max_seq_len_to_capture", "num_scheduler_steps", "max_cudagraph_capture_size")
+    }
+    from_one = ("num_scheduler_steps", "max_cudagraph_capture_size")
+    wrong.update({name: value for name, value in sizes.items() if value is not None and value < (name in from_one)})
     if not wrong:
         return None
     message = f"{listed(f'{name} is {value}' for name, value in wrong.items())}."

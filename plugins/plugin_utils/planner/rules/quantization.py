@@ -27,16 +27,17 @@ def quantization_not_in_engine(f: Facts) -> Problem | None:
 
 @RULES.refusal
 def quantization_capability(f: Facts) -> Problem | None:
-    """config.py VllmConfig._get_quantization_config compares get_min_capability with the card."""
-    least = f.lane.quantization.get(f.quantization) if f.quantization else None
+    """config.py VllmConfig._get_quantization_config compares get_min_capability with the card; moe_wna16.py asks the same of AWQ checkpoints."""
+    method = "awq" if f.quantization == "moe_wna16" and f.model.quant and f.model.quant.method == "awq" else f.quantization
+    least = f.lane.quantization.get(method) if method else None
     if least is None or f.sm >= least:
         return None
-    plain = {"awq_marlin": "awq", "gptq_marlin": "gptq", "marlin": "gptq"}.get(f.quantization)
-    others = [lane.version for lane in lanes.LANES.values() if f.sm >= lane.quantization.get(f.quantization, 1000)]
+    plain = {"awq_marlin": "awq", "gptq_marlin": "gptq", "marlin": "gptq"}.get(method)
+    others = [lane.version for lane in lanes.LANES.values() if f.sm >= lane.quantization.get(method, 1000)]
     ways = [f"quantization: {plain}"] if plain and f.sm >= f.lane.quantization.get(plain, 1000) else []
     ways += [f"the engine {listed(others)}"] if others else []
     ways += [] if plain and ways else ["a checkpoint in another format, such as awq or gptq"]
-    message = f"The quantisation {f.quantization} needs compute capability {least // 10}.{least % 10}, and the card has {f.capability}."
+    message = f"The quantisation {method} needs compute capability {least // 10}.{least % 10}, and the card has {f.capability}."
     return Problem("quantization_capability", message, f"Use {' or '.join(ways)}.")
 
 

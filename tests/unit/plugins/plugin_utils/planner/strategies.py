@@ -218,6 +218,8 @@ VALUES = {
     "scheduler_delay_factor": (0.0, 0.5),
     "distributed_executor_backend": ("mp", "uni", "external_launcher"),
     "model_impl": ("auto", "vllm"),
+    # Later engines have more, each for a model or a card of its own.
+    "kv_cache_dtype": ("auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"),
     "kv_offloading_size": (1, 8.5),
     "max_cudagraph_capture_size": (0, 1, 64, 512),
     "kv_cache_memory_bytes": ("1G",),
@@ -256,7 +258,6 @@ CHOSEN = (
     "enable_sleep_mode",
     "enforce_eager",
     "guided_decoding_backend",
-    "kv_cache_dtype",
     "multi_step_stream_outputs",
     "optimization_level",
     "performance_mode",

@@ -403,3 +403,17 @@ def test_what_was_reported_to_fail_is_said_before_the_start(source):
 @pytest.mark.parametrize("source", STARTED)
 def test_what_was_reported_to_serve_is_not_refused(source):
     assert not {code for code in codes(**STARTED[source]) if code.endswith("!")}
+
+
+def test_awq_experts_need_what_awq_needs():
+    """On a V100 the solver chose moe_wna16 for an AWQ checkpoint, and 0.8.5 refused it."""
+    given, volta = {"quantization": "moe_wna16", "dtype": "half"}, (7, 0)
+    assert "quantization_capability!" in codes(given, {**QWEN3_30B_A3B, **AWQ}, capability=volta)
+    assert "quantization_capability!" not in codes(given, {**QWEN3_30B_A3B, **AWQ})
+    assert "quantization_capability!" not in codes(given, {**QWEN3_30B_A3B, **GPTQ}, capability=volta)
+
+
+@pytest.mark.parametrize("given", [{"quantization": "deepspeedfp"}, {"quantization": "awq"}])
+def test_sixteen_bit_weights_are_quantised_by_few_methods(given):
+    assert "quantization_mismatch!" in codes(given)
+    assert "quantization_mismatch!" not in codes({"quantization": "bitsandbytes"})
