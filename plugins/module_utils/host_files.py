@@ -81,13 +81,17 @@ def running_driver(root="/"):
     return match.group(1) if match else None
 
 
-def nvidia_module_installed(kernel, root="/"):
-    """Whether an nvidia module is installed for that kernel, by depmod's index; None where the kernel has no index on this root.
+def nvidia_module(kernel, root="/"):
+    """Path of the nvidia module that is installed for that kernel, by depmod's index: "" where there is none, None where the kernel has no index on
+    this root.
 
     Debian's own packages call it nvidia-current.
     """
     index = read_text(root, f"lib/modules/{kernel}/modules.dep")
-    return None if index is None else bool(re.search(r"(?m)^\S*/nvidia(?:-current)?\.ko(?:\.\w+)?:", index))
+    if index is None:
+        return None
+    match = re.search(r"(?m)^(\S*/nvidia(?:-current)?\.ko(?:\.\w+)?):", index)
+    return os.path.join(root, f"lib/modules/{kernel}", match.group(1)) if match else ""
 
 
 def nouveau_loaded(root="/"):
@@ -199,15 +203,19 @@ def container_proof(root="/"):
 
 
 def file_system(path):
-    """Free and total bytes and free inodes of the file system that holds the path or its nearest existing parent.
+    """Free and total bytes, free inodes and mount point of the file system that holds the path or its nearest existing parent.
 
     Free is what an ordinary process may use. File systems without a fixed number of inodes (btrfs) have None.
     """
     while not os.path.exists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     found = os.statvfs(path)
+    mount_point = os.path.realpath(path)
+    while not os.path.ismount(mount_point):
+        mount_point = os.path.dirname(mount_point)
     return {
         "free_bytes": found.f_bavail * found.f_frsize,
         "total_bytes": found.f_blocks * found.f_frsize,
         "free_inodes": found.f_favail if found.f_files else None,
+        "mount_point": mount_point,
     }

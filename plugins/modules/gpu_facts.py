@@ -13,7 +13,7 @@ description:
   - Works before and after the driver is installed. Without an answer from C(nvidia-smi) the cards are read from the PCI bus, and what only the
     driver knows is null.
   - Changes nothing and does not fail because something is missing. What could not be read is said in RV(ansible_facts.gpuhosts.problems).
-  - Uses the Python standard library alone. Starts C(dpkg-query) once, and C(nvidia-smi) once for the cards, once for the topology of two cards
+  - Uses the Python standard library alone. Starts C(dpkg-query) once, C(modinfo) once where an nvidia module is installed, and C(nvidia-smi) once for the cards, once for the topology of two cards
     or more, and once for the link speeds where the topology shows NVLink.
 author:
   - The gpuhosts.inference authors (@gpuhosts)
@@ -114,6 +114,16 @@ ansible_facts:
           returned: always
           type: str
           sample: nvidia-smi
+        nvidia_smi:
+          description: What C(nvidia-smi) does, C(answers), C(fails), C(hangs) (no answer within O(timeout)), or C(missing) without a driver.
+          returned: always
+          type: str
+          sample: answers
+        lost_gpus:
+          description: Bus ids of cards that are on the PCI bus and that C(nvidia-smi), which reports others, does not report.
+          returned: always
+          type: list
+          elements: str
         gpus:
           description: The cards, in the order of their index. A value nobody could tell is null.
           returned: always
@@ -206,6 +216,22 @@ ansible_facts:
           description: Whether an nvidia module is installed for the running kernel. Null where the kernel's modules are not to be seen.
           returned: always
           type: bool
+        driver_module_version:
+          description: Version of that module, which the next boot loads. Null without one.
+          returned: always
+          type: str
+          sample: 570.153.02
+        driver_package_version:
+          description: Version of the installed driver's libraries. Where it is not RV(ansible_facts.gpuhosts.driver_version), programs fail until a reboot.
+          returned: always
+          type: str
+          sample: 570.153.02
+        driver_foreign_files:
+          description: Files of a driver that was installed past apt, the uninstaller of a .run file or a libcuda that no package has.
+          returned: always
+          type: list
+          elements: str
+          sample: [/usr/bin/nvidia-uninstall]
         cuda_version:
           description: The highest CUDA version that the running driver supports. Null without a driver.
           returned: always
@@ -280,6 +306,11 @@ ansible_facts:
               description: Why that file cannot be used, or null.
               returned: always
               type: str
+            data_root:
+              description: Directory the engine keeps images in. It is one of the paths in RV(ansible_facts.gpuhosts.file_systems).
+              returned: always
+              type: str
+              sample: /var/lib/docker
             storage_driver:
               description: The engine's storage driver.
               returned: always
@@ -322,11 +353,18 @@ ansible_facts:
           returned: always
           type: list
           elements: str
+        apt_sources:
+          description: The repositories that apt is told of, one entry for each address and suite. A source without C(Signed-By) has null.
+          returned: always
+          type: list
+          elements: dict
+          sample: [{file: /etc/apt/sources.list, uri: "http://deb.debian.org/debian", suite: trixie, signed_by: null}]
         file_systems:
-          description: For each of O(paths), free and total bytes and free inodes of its file system. Free is what an ordinary process may use.
+          description:
+            - For each of O(paths), free and total bytes, free inodes and mount point of its file system. Free is what an ordinary process may use.
           returned: always
           type: dict
-          sample: {/srv/models: {free_bytes: 107374182400, total_bytes: 500107862016, free_inodes: 30000000}}
+          sample: {/srv/models: {free_bytes: 107374182400, total_bytes: 500107862016, free_inodes: 30000000, mount_point: /srv}}
         problems:
           description: What could not be read or looks wrong, one sentence each.
           returned: always
@@ -338,13 +376,24 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuhosts.inference.plugins.module_utils import child, docker_socket, host_files, nvidia_pci, nvidia_smi, nvidia_xid
+from ansible_collections.gpuhosts.inference.plugins.module_utils import (
+    apt_sources,
+    child,
+    docker_socket,
+    host_files,
+    nvidia_driver,
+    nvidia_pci,
+    nvidia_smi,
+    nvidia_xid,
+)
 
 
 class Smi:
     """nvidia-smi, asked at most as long as it answers. Without the program every answer is None."""
 
+    # state: what became of the questions so far, "answers", "fails" or "hangs"; "missing" without the program.
     def __init__(self, program, timeout, problems):
+        self.state = "missing" if program is None else "answers"
         self._program = program
         self._timeout = timeout
         self._problems = problems
@@ -360,14 +409,15 @@ class Smi:
                 "nvidia-smi gave no answer within {0} s: a card or its driver hangs; look for Xid lines in the kernel log and reboot the host",
                 self._timeout,
             )
-            self._program = None
+            self._program, self.state = None, "hangs"
             return None
         except OSError as error:
             self._note("nvidia-smi cannot be started: {0}", error)
-            self._program = None
+            self._program, self.state = None, "fails"
             return None
         if status:
             self._note("nvidia-smi failed with status {0}: {1}", status, nvidia_smi.diagnose(stdout + "\n" + stderr))
+            self.state = "fails"
         return stdout
 
     def _note(self, text, *values):
@@ -377,24 +427,25 @@ class Smi:
 
 
 def read_gpus(smi, root, problems):
-    """Cards by nvidia-smi where it answers, by the PCI bus otherwise; returns (source, cards, driver version as nvidia-smi says it)."""
+    """Cards by nvidia-smi where it answers, by the PCI bus otherwise.
+
+    Returns (source, cards, bus ids of cards that only the bus has, driver version as nvidia-smi says it).
+    """
     on_bus = nvidia_pci.read_cards(root)
     cards, others = nvidia_smi.parse_query(smi.ask("query") or "")
     versions = [card.pop("driver_version") for card in cards]
+    lost = []
     if not cards:
         source, cards = "sysfs", on_bus
     else:
         source = "nvidia-smi"
         problems.extend(f"nvidia-smi says: {nvidia_smi.diagnose(line)}" for line in others)
         reported = [card["pci_bus_id"] for card in cards]
-        problems.extend(
-            "the card at {} is on the PCI bus but nvidia-smi does not report it".format(card["pci_bus_id"])
-            for card in on_bus
-            if card["pci_bus_id"] not in reported
-        )
+        lost = [card["pci_bus_id"] for card in on_bus if card["pci_bus_id"] not in reported]
+        problems.extend(f"the card at {bus_id} is on the PCI bus but nvidia-smi does not report it" for bus_id in lost)
     for card in cards:
         card["numa_node"] = nvidia_pci.numa_node(card["pci_bus_id"], root)
-    return source, cards, versions[0] if versions else None
+    return source, cards, lost, versions[0] if versions else None
 
 
 def read_links(smi, cards):
@@ -453,9 +504,11 @@ def parse_packages(text, architecture):
 
 
 def read_docker(images, root, problems):
-    """The engine behind the default socket, with its configuration file."""
+    """The engine behind the default socket, with its configuration file and the directory it keeps images in, which need not exist yet."""
     docker, problem = docker_socket.describe(os.path.join(root, "var/run/docker.sock"), images)
     docker["daemon_config"], docker["daemon_config_error"] = host_files.daemon_config(root)
+    configured = docker["daemon_config"].get("data-root")
+    docker["data_root"] = configured if isinstance(configured, str) and configured.startswith("/") else "/var/lib/docker"
     problems.extend(text for text in (problem, docker["daemon_config_error"]) if text)
     return docker
 
@@ -472,10 +525,10 @@ def read_file_systems(paths, problems):
 
 
 def collect(images, paths, timeout, programs, root="/"):
-    """The whole fact. C(programs) maps C(nvidia-smi) and C(dpkg-query) to their paths or None; the root is the tests' to move."""
+    """The whole fact. C(programs) maps C(nvidia-smi), C(dpkg-query) and C(modinfo) to their paths or None; the root is the tests' to move."""
     problems = []
     smi = Smi(programs["nvidia-smi"], timeout, problems)
-    source, gpus, smi_driver = read_gpus(smi, root, problems)
+    source, gpus, lost, smi_driver = read_gpus(smi, root, problems)
     topology, nvlink = read_links(smi, gpus) if source == "nvidia-smi" else ({}, [[] for card in gpus])
     # A container may not show /sys/module, but nvidia-smi answers only through a loaded driver.
     driver_version = host_files.running_driver(root) or smi_driver
@@ -485,6 +538,8 @@ def collect(images, paths, timeout, programs, root="/"):
     kernel = os.uname()
     architecture = host_files.debian_architecture(kernel.machine)
     packages, held = read_packages(programs["dpkg-query"], architecture, problems)
+    docker = read_docker(images, root, problems)
+    module_file = host_files.nvidia_module(kernel.release, root)
     return {
         "os": dict(host_files.os_release(root), architecture=architecture),
         "kernel": kernel.release,
@@ -494,22 +549,28 @@ def collect(images, paths, timeout, programs, root="/"):
         "secure_boot": host_files.secure_boot(root),
         "gpu_source": source,
         "gpus": gpus,
+        "lost_gpus": lost,
+        "nvidia_smi": smi.state,
         "nvlink": nvlink,
         "topology": topology,
         "driver_version": driver_version,
-        "driver_module_installed": host_files.nvidia_module_installed(kernel.release, root),
+        "driver_package_version": nvidia_driver.package_version(packages),
+        "driver_module_installed": None if module_file is None else bool(module_file),
+        "driver_module_version": nvidia_driver.module_version(programs["modinfo"], module_file or None, timeout),
+        "driver_foreign_files": nvidia_driver.foreign_files(root),
         "cuda_version": cuda_version,
         "nouveau_loaded": host_files.nouveau_loaded(root),
         "gpu_tuning": host_files.gpu_tuning(root),
         "reboot_required": host_files.reboot_required(root),
         "xids": nvidia_xid.parse_records(nvidia_xid.read_records(os.path.join(root, "dev/kmsg")))[-50:],
-        "docker": read_docker(images, root, problems),
+        "docker": docker,
         "cdi_devices": host_files.cdi_devices(root),
         "cdi_driver_version": host_files.cdi_driver_version(root),
         "container_proof": host_files.container_proof(root),
         "packages": packages,
         "held": held,
-        "file_systems": read_file_systems(paths, problems),
+        "apt_sources": apt_sources.apt_sources(root),
+        "file_systems": read_file_systems([*paths, docker["data_root"]], problems),
         "problems": problems,
     }
 
@@ -523,7 +584,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    programs = {name: module.get_bin_path(name) for name in ("nvidia-smi", "dpkg-query")}
+    programs = {name: module.get_bin_path(name) for name in ("nvidia-smi", "dpkg-query", "modinfo")}
     facts = collect(module.params["images"], module.params["paths"], module.params["timeout"], programs)
     module.exit_json(changed=False, ansible_facts={"gpuhosts": facts})
 

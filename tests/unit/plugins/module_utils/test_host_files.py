@@ -104,11 +104,11 @@ def test_no_driver(root):
 def test_module_for_the_running_kernel(root):
     root("lib/modules/6.8.0-63/modules.dep", "updates/dkms/nvidia-uvm.ko.zst: x\nupdates/dkms/nvidia.ko.zst:\n")
     root("lib/modules/6.8.0-64/modules.dep", "kernel/drivers/video/fbdev/nvidia/nvidiafb.ko.zst: x\n")
-    assert host_files.nvidia_module_installed("6.8.0-63", root.path) is True
-    assert host_files.nvidia_module_installed("6.8.0-64", root.path) is False
-    assert host_files.nvidia_module_installed("6.8.0-65", root.path) is None
+    assert host_files.nvidia_module("6.8.0-63", root.path).startswith(f"{root.path}/lib/modules/6.8.0-63/updates/dkms/nvidia.ko")
+    assert host_files.nvidia_module("6.8.0-64", root.path) == ""
+    assert host_files.nvidia_module("6.8.0-65", root.path) is None
     root("lib/modules/6.1.0-37/modules.dep", "updates/dkms/nvidia-current.ko:\n")
-    assert host_files.nvidia_module_installed("6.1.0-37", root.path) is True
+    assert host_files.nvidia_module("6.1.0-37", root.path) == f"{root.path}/lib/modules/6.1.0-37/updates/dkms/nvidia-current.ko"
 
 
 def test_nouveau_and_reboot(root):
@@ -166,6 +166,8 @@ def test_file_system_of_a_path_that_is_not_there_yet(tmp_path):
     here = host_files.file_system(str(tmp_path))
     there = host_files.file_system(str(tmp_path / "not" / "yet"))
     assert here["total_bytes"] == there["total_bytes"] > here["free_bytes"] > 0
+    assert here["mount_point"] == there["mount_point"]
+    assert str(tmp_path).startswith(here["mount_point"])
 
 
 def test_kernel_arguments(root, tmp_path):

@@ -83,6 +83,25 @@ def test_topology_leaves_network_cards_out():
     assert set(matrix) == {"0", "1", "2", "3"}
 
 
+def test_topology_over_pcie_alone():
+    matrix = nvidia_smi.parse_topology(fixture("topo_3090_pcie.txt"))
+    assert len(matrix) == 8
+    assert matrix["5"] == {"0": "SYS", "1": "SYS", "2": "SYS", "3": "SYS", "4": "PIX", "6": "PHB", "7": "PHB"}
+
+
+def test_a_bridged_pair_and_a_card_beside_it():
+    assert nvidia_smi.parse_topology(fixture("topo_a6000_pair.txt")) == {
+        "0": {"1": "NV4", "2": "NODE"},
+        "1": {"0": "NV4", "2": "NODE"},
+        "2": {"0": "NODE", "1": "NODE"},
+    }
+    assert nvidia_smi.parse_nvlink(fixture("nvlink_a6000_pair.txt")) == {0: [14.062] * 4, 1: [14.062] * 4, 2: []}
+
+
+def test_the_bridge_of_two_2080_ti():
+    assert nvidia_smi.parse_nvlink(fixture("nvlink_2080ti_bridge.txt")) == {2: [25.781] * 2, 3: [25.781] * 2}
+
+
 def test_topology_of_one_card_and_of_nothing():
     assert nvidia_smi.parse_topology("\tGPU0\tCPU Affinity\tNUMA Affinity\nGPU0\t X \t0-15\t0\n") == {"0": {}}
     assert nvidia_smi.parse_topology("Failed to initialize NVML: Unknown Error\n") == {}

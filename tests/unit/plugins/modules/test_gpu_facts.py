@@ -1,5 +1,6 @@
 """A host's facts, with stand-ins for nvidia-smi and dpkg-query and a made-up file system."""
 
+import os
 import pathlib
 import time
 
@@ -41,6 +42,7 @@ def host(tmp_path):
             self.programs = {
                 "nvidia-smi": None,
                 "dpkg-query": self.program("dpkg-query", f'cat "{self.answers}/packages"'),
+                "modinfo": None,
             }
 
         def write(self, name, text):
@@ -222,3 +224,50 @@ def test_the_module_on_this_machine(run_module, check):
     facts = result["ansible_facts"]["gpuhosts"]
     assert facts["cpus"] >= 1
     assert facts["file_systems"]["/"]["total_bytes"] > 0
+
+
+def test_what_the_driver_is_made_of(host, monkeypatch):
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "gpu01", "6.8.0-63", "", "x86_64")))
+    host.write("lib/modules/6.8.0-63/modules.dep", "updates/dkms/nvidia.ko.zst:\n")
+    host.write("sys/module/nvidia/version", "570.153.02\n")
+    host.write("usr/bin/nvidia-uninstall", "")
+    (host.answers / "packages").write_text("ii \tlibcuda1\tamd64\t575.57.08-1\n")
+    host.programs["modinfo"] = host.program("modinfo", "echo 575.57.08")
+    facts = host.facts()
+    assert (facts["driver_version"], facts["driver_module_version"], facts["driver_package_version"]) == ("570.153.02", "575.57.08", "575.57.08")
+    assert facts["driver_module_installed"] is True
+    assert facts["driver_foreign_files"] == ["/usr/bin/nvidia-uninstall"]
+    assert host.calls() == ["dpkg-query -W", "modinfo -F"]
+
+
+@pytest.mark.parametrize(
+    "script, state", [(show("query_t4.csv"), "answers"), ("echo NVIDIA-SMI has failed >&2; exit 9", "fails"), ("sleep 60", "hangs"), (None, "missing")]
+)
+def test_what_nvidia_smi_does(host, script, state):
+    if script:
+        host.smi(query=script, xml="true")
+    assert host.facts(timeout=1)["nvidia_smi"] == state
+
+
+def test_lost_cards_are_named(host):
+    host.card("0000:00:04.0", "0x1eb8")
+    host.card("0000:05:00.0", "0x1eb8")
+    host.smi(query=show("query_t4.csv"), xml="true")
+    facts = host.facts()
+    reported = [card["pci_bus_id"] for card in facts["gpus"]]
+    assert facts["lost_gpus"] == sorted({"0000:00:04.0", "0000:05:00.0"} - set(reported))
+    assert "0000:05:00.0" in facts["lost_gpus"]
+
+
+@pytest.mark.parametrize("config, directory", [("{}", "/var/lib/docker"), ('{"data-root": "/srv/docker"}', "/srv/docker"), ('{"data-root": 3}', "/var/lib/docker")])
+def test_room_where_the_engine_keeps_its_images(host, config, directory):
+    host.write("etc/docker/daemon.json", config)
+    facts = host.facts(paths=["/srv/models"])
+    assert facts["docker"]["data_root"] == directory
+    assert list(facts["file_systems"]) == ["/srv/models", directory]
+    assert facts["file_systems"][directory]["mount_point"].startswith("/")
+
+
+def test_repositories(host):
+    host.write("etc/apt/sources.list", "deb http://deb.example/debian trixie main\n")
+    assert host.facts()["apt_sources"] == [{"file": "/etc/apt/sources.list", "uri": "http://deb.example/debian", "suite": "trixie", "signed_by": None}]
