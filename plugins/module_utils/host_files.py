@@ -124,6 +124,24 @@ def gpu_tuning(root="/"):
     return state
 
 
+def reboot_reasons(kernel, root="/"):
+    """Why the host waits for a reboot, a sentence each: packages that asked for one, and a kernel that is installed and does not run."""
+    reasons = []
+    if reboot_required(root):
+        packages = sorted(set((read_text(root, "run/reboot-required.pkgs") or "").split()))
+        reasons.append("packages have asked for a reboot" + (": " + ", ".join(packages) if packages else ""))
+    # The link that the boot loader follows: Debian keeps it in the root directory, Ubuntu in /boot.
+    for link in ("vmlinuz", "boot/vmlinuz"):
+        try:
+            installed = os.path.basename(os.readlink(os.path.join(root, link))).partition("vmlinuz-")[2]
+        except OSError:
+            continue
+        if installed and installed != kernel:
+            reasons.append(f"kernel {kernel} runs, and {installed} is installed")
+            break
+    return reasons
+
+
 def daemon_config(root="/"):
     """Docker's daemon.json: (settings, error). No file is no settings; a file that cannot be read as an object is {} and a sentence."""
     path = "/etc/docker/daemon.json"

@@ -51,3 +51,8 @@ def module_version(program, path, timeout):
     except (child.TimedOut, OSError):
         return None
     return stdout.strip() or None if status == 0 else None
+
+
+def reboot_reasons(running, installed):
+    """A sentence where the driver that runs is not the one that is installed, which only a reboot or a reload of the modules mends."""
+    return [f"driver {running} runs, and the next boot loads {installed}"] if running and installed and running != installed else []

@@ -13,8 +13,8 @@ description:
   - Works before and after the driver is installed. Without an answer from C(nvidia-smi) the cards are read from the PCI bus, and what only the
     driver knows is null.
   - Changes nothing and does not fail because something is missing. What could not be read is said in RV(ansible_facts.gpuhosts.problems).
-  - Uses the Python standard library alone. Starts C(dpkg-query) once, C(modinfo) once where an nvidia module is installed, and C(nvidia-smi) once for the cards, once for the topology of two cards
-    or more, and once for the link speeds where the topology shows NVLink.
+  - Uses the Python standard library alone. Starts C(dpkg-query) once, C(modinfo) once where an nvidia module is installed, and C(nvidia-smi) once
+    for the cards, once for the topology of two cards or more, and once for the link speeds where the topology shows NVLink.
 author:
   - The gpuhosts.inference authors (@gpuhosts)
 options:
@@ -222,7 +222,7 @@ ansible_facts:
           type: str
           sample: 570.153.02
         driver_package_version:
-          description: Version of the installed driver's libraries. Where it is not RV(ansible_facts.gpuhosts.driver_version), programs fail until a reboot.
+          description: Version of the installed driver's libraries. Where another driver runs, programs fail until a reboot.
           returned: always
           type: str
           sample: 570.153.02
@@ -279,6 +279,12 @@ ansible_facts:
           description: Whether a package has asked for a reboot.
           returned: always
           type: bool
+        reboot_reasons:
+          description: Why the host waits for a reboot, one sentence each. A kernel or a driver that is installed and does not run counts too.
+          returned: always
+          type: list
+          elements: str
+          sample: ["driver 570.153.02 runs, and the next boot loads 575.57.08"]
         xids:
           description: The driver's error reports that are still in the kernel log, oldest first, at most the last 50.
           returned: always
@@ -540,6 +546,7 @@ def collect(images, paths, timeout, programs, root="/"):
     packages, held = read_packages(programs["dpkg-query"], architecture, problems)
     docker = read_docker(images, root, problems)
     module_file = host_files.nvidia_module(kernel.release, root)
+    module_version = nvidia_driver.module_version(programs["modinfo"], module_file or None, timeout)
     return {
         "os": dict(host_files.os_release(root), architecture=architecture),
         "kernel": kernel.release,
@@ -556,12 +563,13 @@ def collect(images, paths, timeout, programs, root="/"):
         "driver_version": driver_version,
         "driver_package_version": nvidia_driver.package_version(packages),
         "driver_module_installed": None if module_file is None else bool(module_file),
-        "driver_module_version": nvidia_driver.module_version(programs["modinfo"], module_file or None, timeout),
+        "driver_module_version": module_version,
         "driver_foreign_files": nvidia_driver.foreign_files(root),
         "cuda_version": cuda_version,
         "nouveau_loaded": host_files.nouveau_loaded(root),
         "gpu_tuning": host_files.gpu_tuning(root),
         "reboot_required": host_files.reboot_required(root),
+        "reboot_reasons": host_files.reboot_reasons(kernel.release, root) + nvidia_driver.reboot_reasons(driver_version, module_version),
         "xids": nvidia_xid.parse_records(nvidia_xid.read_records(os.path.join(root, "dev/kmsg")))[-50:],
         "docker": docker,
         "cdi_devices": host_files.cdi_devices(root),

@@ -252,15 +252,17 @@ def archive_driver(facts: dict) -> Iterator[Problem]:
 
 
 def notes(facts: dict) -> Iterator[Problem]:
-    """What gpu_facts noticed and nothing above is about."""
+    """A reboot that is due, and what else gpu_facts noticed that nothing above is about."""
     covered = (
         "nvidia-smi gave no answer",
         *(f"the card at {bus_id} " for bus_id in facts.get("lost_gpus") or []),
         (facts.get("docker") or {}).get("daemon_config_error") or "\n",
     )
+    if facts.get("reboot_reasons"):
+        yield Problem("reboot_pending", f"The host waits for a reboot: {'; '.join(facts['reboot_reasons'])}.", "")
     for text in facts.get("problems") or []:
         if not text.startswith(covered):
-            yield Problem("noticed", f"{text[:1].upper()}{text[1:].rstrip('.')}.", "")
+            yield Problem("noticed", f"{text.rstrip('.')}.", "")
 
 
 # -- What has to be fetched ----------------------------------------------------------------------------------------------------------------

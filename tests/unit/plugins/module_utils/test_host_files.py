@@ -111,6 +111,18 @@ def test_module_for_the_running_kernel(root):
     assert host_files.nvidia_module("6.1.0-37", root.path) == f"{root.path}/lib/modules/6.1.0-37/updates/dkms/nvidia-current.ko"
 
 
+def test_reasons_to_reboot(root, tmp_path):
+    assert host_files.reboot_reasons("6.8.0-63", root.path) == []
+    (tmp_path / "vmlinuz").symlink_to("boot/vmlinuz-6.8.0-63")
+    assert host_files.reboot_reasons("6.8.0-63", root.path) == []
+    root("run/reboot-required", "")
+    root("run/reboot-required.pkgs", "linux-base\nlinux-image-6.8.0-64\nlinux-base\n")
+    assert host_files.reboot_reasons("6.8.0-62", root.path) == [
+        "packages have asked for a reboot: linux-base, linux-image-6.8.0-64",
+        "kernel 6.8.0-62 runs, and 6.8.0-63 is installed",
+    ]
+
+
 def test_nouveau_and_reboot(root):
     assert not host_files.nouveau_loaded(root.path)
     assert not host_files.reboot_required(root.path)

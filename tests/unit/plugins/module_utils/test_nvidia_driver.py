@@ -72,3 +72,8 @@ def test_version_of_the_module(tmp_path):
     assert nvidia_driver.module_version(modinfo, None, 5) is None
     assert nvidia_driver.module_version(None, "/lib/modules/6.8/nvidia.ko.zst", 5) is None
     assert nvidia_driver.module_version(program(tmp_path, "sleep 60"), "/x", 1) is None
+
+
+def test_a_driver_that_waits_for_a_reboot():
+    assert nvidia_driver.reboot_reasons("570.153.02", "575.57.08") == ["driver 570.153.02 runs, and the next boot loads 575.57.08"]
+    assert nvidia_driver.reboot_reasons("570.153.02", "570.153.02") == nvidia_driver.reboot_reasons(None, "570") == nvidia_driver.reboot_reasons("570", None) == []

@@ -236,6 +236,7 @@ def test_what_the_driver_is_made_of(host, monkeypatch):
     facts = host.facts()
     assert (facts["driver_version"], facts["driver_module_version"], facts["driver_package_version"]) == ("570.153.02", "575.57.08", "575.57.08")
     assert facts["driver_module_installed"] is True
+    assert facts["reboot_reasons"] == ["driver 570.153.02 runs, and the next boot loads 575.57.08"]
     assert facts["driver_foreign_files"] == ["/usr/bin/nvidia-uninstall"]
     assert host.calls() == ["dpkg-query -W", "modinfo -F"]
 
