@@ -35,7 +35,7 @@ down: $(VENV)/.run  ## Remove the simulated hosts, keep the images
 clean:  ## Remove everything that make lab and make test made
 	for state in .lab/*/; do [ ! -d $$state ] || LAB_NAME=$$(basename $$state) ansible-playbook playbooks/lab_down.yml -i inventories/lab; done
 	[ ! -e $(VENV)/.run ] || ansible-playbook playbooks/lab_down.yml -i inventories/lab -e lab_purge=true
-	rm -rf $(VENV) .lab .cache .ansible .pytest_cache gpuhosts-inference-*.tar.gz
+	rm -rf $(VENV) .lab .cache .ansible .benchmarks .hypothesis .pytest_cache gpuhosts-inference-*.tar.gz
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: test
