@@ -40,7 +40,7 @@ def merge(current, ours, wanted):
         mine, want = ours.get(key, _ABSENT), wanted.get(key, _ABSENT)
         if isinstance(value, dict) and (isinstance(want, dict) or (want is _ABSENT and isinstance(mine, dict))):
             inner = merge(value, mine if isinstance(mine, dict) else {}, want if isinstance(want, dict) else {})
-            if inner or want is not _ABSENT or not value:
+            if inner or want is not _ABSENT:
                 merged[key] = inner
         elif want is not _ABSENT:
             merged[key] = want

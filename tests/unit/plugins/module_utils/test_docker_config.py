@@ -64,8 +64,7 @@ def test_a_merge_holds_what_is_wanted_and_is_done_once(current, ours, wanted):
 
 @given(CONFIGS, CONFIGS)
 def test_what_is_set_in_an_empty_file_can_be_taken_back(wanted, foreign):
-    only_ours = docker_config.merge({}, {}, wanted)
-    assert not [value for value in docker_config.merge(only_ours, wanted, {}).values() if value != {}]
+    assert docker_config.merge(docker_config.merge({}, {}, wanted), wanted, {}) == {}
     assert docker_config.merge(foreign, {}, {}) == foreign
 
 
