@@ -26,7 +26,7 @@ def test_driver_and_toolkit_alone_cost_seven_tasks(play_role, old):
 @pytest.mark.parametrize("distribution", [0, 1], ids=["older", "newer"])
 def test_all_of_the_driver_is_at_one_version_and_held(on, hosts, distribution):
     host = on(list(hosts.values())[distribution])
-    installed = host.out(r"dpkg-query -W -f '${db:Status-Abbrev}|${Package}|${Version}\n' | grep -E '\|[0-9]{3}\.[0-9.]+-'").splitlines()
+    installed = host.out(r"dpkg-query -W -f '${db:Status-Abbrev}|${Package}|${Version}\n' '*nvidia*' 'libcuda*' libnvcuvid1 | grep -E '\|[0-9]{3}\.[0-9.]+-'").splitlines()
     assert len(installed) > 15
     assert {line.split("|")[2].partition("-")[0] for line in installed} == {VERSION}
     assert {line.split("|")[0].strip() for line in installed} == {"hi"}

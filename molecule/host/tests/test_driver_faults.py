@@ -32,7 +32,8 @@ def running(on, host):
 
 def installed(on, host):
     """Versions of the driver's packages, each once."""
-    listed = on(host).out(r"dpkg-query -W -f '${db:Status-Status} ${Version}\n' | grep -oE '^installed [0-9]{3}\.[0-9.]+'")
+    names = "'*nvidia*' 'libcuda*' libnvcuvid1"
+    listed = on(host).out(rf"dpkg-query -W -f '${{db:Status-Status}} ${{Version}}\n' {names} | grep -oE '^installed [0-9]{{3}}\.[0-9.]+'")
     return {line.split()[1] for line in listed.splitlines()}
 
 
@@ -228,6 +229,8 @@ def test_the_disk_is_full(play_role, on, new):
     finally:
         host.run("umount /var/cache/apt/archives")
     assert status != 0
-    assert f"{new}: cuda-toolkit-12-8=12.8.1-* cannot be installed from http://mirror/cuda/repos/debian12/x86_64/: the disk of /var/cache/apt/archives/ is " in output
-    assert "full: make room there (`apt-get clean` empties apt's own cache), then run again." in output
+    assert (
+        f"{new}: cuda-toolkit-12-8=12.8.1-* cannot be installed from http://mirror/cuda/repos/debian12/x86_64/: the disk of the host is full: make room "
+        "there (`apt-get clean` empties apt's own cache), then run again." in output
+    )
     converges(play_role, new, role="cuda_toolkit")
