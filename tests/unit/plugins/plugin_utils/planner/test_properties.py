@@ -36,13 +36,13 @@ def well_formed(found):
         assert set(problem) == {"code", "message", "remedy"} and all(problem.values())
 
 
-@hypothesis.settings(max_examples=150, **PROPERTY)
+@hypothesis.settings(max_examples=80, **PROPERTY)
 @hypothesis.given(spoilt_cases())
 def test_spoilt_input_is_never_a_traceback(case):
     well_formed(plan(*case))
 
 
-@hypothesis.settings(max_examples=150, **PROPERTY)
+@hypothesis.settings(max_examples=80, **PROPERTY)
 @hypothesis.given(any_case())
 def test_a_plan_is_whole(case):
     instance, host, config = case
@@ -60,7 +60,7 @@ def test_a_plan_is_whole(case):
 
 @pytest.mark.parametrize("version", options.versions())
 @pytest.mark.parametrize("profile", strategies.PROFILES)
-@hypothesis.settings(max_examples=25, **PROPERTY)
+@hypothesis.settings(max_examples=12, **PROPERTY)
 @hypothesis.given(st.data())
 def test_the_schema_reads_back_every_command_line(version, profile, data):
     found = plan(*data.draw(strategies.cases(version, profile)))
@@ -78,7 +78,7 @@ def test_the_schema_reads_back_every_command_line(version, profile, data):
                 assert written == value
 
 
-@hypothesis.settings(max_examples=60, **PROPERTY)
+@hypothesis.settings(max_examples=30, **PROPERTY)
 @hypothesis.given(any_case())
 def test_every_step_of_the_ladder_is_less_than_the_one_before(case):
     found = plan(*case)
