@@ -88,7 +88,8 @@ SHAPES = known_shapes()
 def random_shapes(draw):
     """A shape that nobody has published."""
     architecture = draw(st.sampled_from([*DENSE, *EXPERTS, *LATENT]))
-    head_dim, kv_heads, groups = draw(st.sampled_from([64, 80, 96, 128])), draw(st.sampled_from([1, 2, 4, 8, 16])), draw(st.sampled_from([1, 2, 4, 5, 7, 8]))
+    head_dim, kv_heads = draw(st.sampled_from([64, 80, 96, 128])), draw(st.sampled_from([1, 2, 4, 8, 16]))
+    groups = draw(st.sampled_from([1, 2, 4, 5, 7, 8]))
     heads = kv_heads * groups
     config = {
         "architectures": [architecture],
@@ -119,7 +120,7 @@ def random_shapes(draw):
 def quantizations(version="0.8.5"):
     """A quantization_config as the tools write it that make such checkpoints; None for 16 bit."""
     group = st.sampled_from([32, 64, 128, 128, -1])
-    awq = st.fixed_dictionaries({"quant_method": st.just("awq"), "bits": st.just(4), "group_size": group, "zero_point": st.just(True), "version": st.just("gemm")})
+    awq = st.builds(lambda size: {"quant_method": "awq", "bits": 4, "group_size": size, "zero_point": True, "version": "gemm"}, group)
     gptq = st.fixed_dictionaries(
         {
             "quant_method": st.just("gptq"),
@@ -325,7 +326,8 @@ def instances(draw, host, version="0.8.5", profile=None):
         indices = range(len(host["gpus"]))
         instance["gpus"] = sorted(draw(st.sets(st.sampled_from(indices), min_size=1)))
     if instance["profile"] != "as_given" and draw(st.booleans()):
-        objectives = {"context": st.sampled_from([512, 4096, 32768]), "concurrency": st.sampled_from([1, 4, 16]), "max_gpu_memory_gib": st.sampled_from([8, 20])}
+        objectives = {"context": (512, 4096, 32768), "concurrency": (1, 4, 16), "max_gpu_memory_gib": (8, 20)}
+        objectives = {name: st.sampled_from(values) for name, values in objectives.items()}
         instance["objective"] = draw(st.fixed_dictionaries({}, optional=objectives))
     return instance
 
