@@ -5,7 +5,7 @@
     tools/accuracy.py [--cases FILE] [--models FILE] [--markdown FILE]
 
 The files are lists and mappings as tests/data/README.md explains; CASES and MODELS in the environment name others. --markdown writes the
-tables of the project's own files as a page for docs/.
+tables of these cases and of the held-out ones as a page for docs/.
 
 Every case becomes an instance with `profile: as_given`, a host and a config.json, and what is printed is what plan() says of them. A version
 without a lane of its own is judged by the options and rules of the lane named in LANES, with its own defaults and its own memory accounting.
@@ -39,6 +39,8 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import 
 GIB = 1024**3
 DATA = ROOT / "tests" / "data"
 OWN = (DATA / "memory_logs.json", DATA / "models.json")
+# Starts that no number of the model was fitted to when they were collected.
+HELD_OUT = (DATA / "memory_logs_holdout.json", DATA / "models_holdout.json")
 
 # From which release on a version without a lane is judged as which one: V1 alone since 0.10, CUDA 13 since 0.20. V0 is in the first alone.
 LANES = (((0, 20), "0.33.0"), ((0, 10), "0.19.1"), ((0, 0), "0.8.5"))
@@ -208,6 +210,7 @@ def instance_of(case: dict, shape: model.Model, card: CardOf) -> dict:
     if not case.get("dtype") and lane == "0.8.5" and (card.sm < 80 or given["quantization"] == "awq"):
         given["dtype"] = "half"
     env = {"VLLM_USE_V1": "0"} if is_v0(case) else {}
+    env |= dict(re.findall(r"(VLLM_[A-Z0-9_]+)=(\w+)", str(case.get("other_flags"))))
     if version != lane:
         cards = (hardware.Card(0, str(case.get("gpu_name") or ""), divmod(card.sm, 10), card.total),)
         resolved = memory.settings({key: value for key, value in given.items() if value is not None}, shape, cards, version, env)
@@ -399,15 +402,23 @@ PAGE = """# Predicted and measured memory
 
 Written by `tools/accuracy.py --markdown docs/accuracy.md`; do not edit. Every number pair is predicted / logged. The cases are public start-up
 logs; tests/data/README.md names their sources. The KV error is the difference as a share of the card's budget, positive where the plan expects
-more KV cache than there was.
+more KV cache than there was. Scored are cases of the V0 engine with every term logged, near-duplicates once.
 
 ## Scored cases
-
-V0 engine, every term logged, near-duplicates counted once.
 
 {scored_summary}
 
 {scored_table}
+
+## Held-out cases
+
+Collected after the model was made, to see what it is worth elsewhere.
+
+{held_out_summary}
+
+{held_out_verdicts}
+
+{held_out_table}
 
 ## All other cases
 
@@ -418,6 +429,21 @@ column names it. A card whose total the log does not tell is taken at its nomina
 
 {other_table}
 """
+
+
+def page(outcomes: list[Outcome], held_out: list[Outcome]) -> str:
+    """The page for docs/, of the project's own cases and of the held-out ones."""
+    counted = scored(outcomes)
+    others = [outcome for outcome in outcomes if not any(outcome is other for other in counted)]
+    return PAGE.format(
+        scored_summary=summary_text(counted).replace("\n", "\n\n"),
+        scored_table=markdown_table([row(outcome) for outcome in counted]),
+        held_out_summary=summary_text(scored(held_out)).replace("\n", "\n\n"),
+        held_out_verdicts=verdicts_text(held_out),
+        held_out_table=markdown_table([row(outcome) for outcome in held_out]),
+        verdicts=verdicts_text(outcomes),
+        other_table=markdown_table([row(outcome, NOT_IN_THE_INPUTS) for outcome in others]),
+    )
 
 
 def load(path: pathlib.Path, kind: type):
@@ -431,27 +457,23 @@ def load(path: pathlib.Path, kind: type):
     return found
 
 
+def judge_all(cases: pathlib.Path, models: pathlib.Path) -> list[Outcome]:
+    records = load(models, dict)
+    return [judge(case, records) for case in load(cases, list)]
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Predicted beside measured memory, for files of real starts.")
     parser.add_argument("--cases", type=pathlib.Path, default=os.environ.get("CASES") or OWN[0])
     parser.add_argument("--models", type=pathlib.Path, default=os.environ.get("MODELS") or OWN[1])
     parser.add_argument("--markdown", type=pathlib.Path, help="write the tables as this page")
     arguments = parser.parse_args(argv)
-    records = load(arguments.models, dict)
-    outcomes = [judge(case, records) for case in load(arguments.cases, list)]
-    counted = scored(outcomes)
+    outcomes = judge_all(arguments.cases, arguments.models)
     reasons = NOT_IN_THE_INPUTS if pathlib.Path(arguments.cases) == OWN[0] else None
     print(text_table([row(outcome, reasons) for outcome in outcomes]))
-    print(f"\nScored: {summary_text(counted)}\n{verdicts_text(outcomes)}")
+    print(f"\nScored: {summary_text(scored(outcomes))}\n{verdicts_text(outcomes)}")
     if arguments.markdown:
-        others = [outcome for outcome in outcomes if not any(outcome is other for other in counted)]
-        page = PAGE.format(
-            scored_summary=summary_text(counted).replace("\n", "\n\n"),
-            scored_table=markdown_table([row(outcome) for outcome in counted]),
-            verdicts=verdicts_text(outcomes),
-            other_table=markdown_table([row(outcome, reasons) for outcome in others]),
-        )
-        arguments.markdown.write_text(page, encoding="utf-8")
+        arguments.markdown.write_text(page(outcomes, judge_all(*HELD_OUT)), encoding="utf-8")
     return 0
 
 
