@@ -35,6 +35,8 @@ FITTED = {
     "non_torch": int(0.05 * GIB),
     # The same on a V100, 0.07 to 0.09 (t004 t032 t034).
     "non_torch_volta": int(0.08 * GIB),
+    # The same in 0.6.5 and 0.6.6: T4 0.11 (h007), A100 0.10 (h015) and 0.26 (a015).
+    "non_torch_066": int(0.10 * GIB),
     # The same on an H100, 0.07 to 0.14 (v007 p002 p004 p008), and what engines from 0.12 on add to it: 0.25 in all (q001 q006 q008 q012).
     "non_torch_hopper": int(0.12 * GIB),
     "non_torch_late": int(0.12 * GIB),
@@ -43,7 +45,8 @@ FITTED = {
     # The same for each doubling of the ranks over NVLink or NVSwitch on 8.0 and newer: 2 ranks 0.74 (v017), 4 ranks 1.39 (a016), 8 ranks
     # 2.10 (a013) and 2.15 (a011), all V0.
     "nccl_nvlink": int(0.67 * GIB),
-    # The CUDA context, which engines before 0.7 and V1 up to 0.8 charge: RTX 3090 0.35 in all (i004 i005), A100 0.26 (a015), 0.47 (t011).
+    # The CUDA context, which engines before 0.6.5 and V1 up to 0.8 charge: in all RTX 3090 0.35 (i004 i005), H200 0.73 (h010), others 0.15 (h011)
+    # and 0.47 (t011).
     "context": int(0.28 * GIB),
     # A captured CUDA graph of one decoder layer for one batch size: 160 to 240 KiB (t026 t040 a004 t008 a015).
     "graph_layer": 200 * 1024,
@@ -59,6 +62,8 @@ KV_BYTES = {"fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1, "int8": 1}
 
 # The smallest number of tokens for which the AWQ kernel first expands the whole matrix: layers/quantization/awq.py AWQLinearMethod.apply.
 AWQ_DEQUANTIZE_TOKENS = 256
+# Up to so many experts for a token their outputs are added up by a kernel of the engine's own: csrc/moe/moe_align_sum_kernels.cu moe_sum.
+MOE_SUM_EXPERTS = 4
 # Fewer sequences are sorted in another way, which needs more: torch 2.6 aten/src/ATen/native/cuda/SortStable.cu.
 SEGMENTED_SORT_SEQUENCES = 128
 # The most tokens of one picture, for models that read pictures: V0 profiles no more prompts than such pictures fit into the batch. From
@@ -83,7 +88,8 @@ class Settings:
     core: V0 or V1. attention: XFORMERS, FLASH_ATTN or another backend's name. dtype: the one that runs, never auto. moe_chunk: tokens that one
     call of the fused experts takes (VLLM_FUSED_MOE_CHUNK_SIZE). nvlink: whether the ranks are joined by it. plain_kernels: the option quantization
     asks for awq or gptq as they are, where the engine would take Marlin's kernels. charges_graphs: an estimate of the CUDA graphs is taken from
-    the budget. shrinks_context: max_model_len is "auto", so the engine takes less where the cache cannot hold the model's longest context.
+    the budget. shrinks_context: max_model_len is "auto", so the engine takes less where the cache cannot hold the model's longest context. mla: a
+    model with latent attention is computed on the latent vectors, instead of on keys and values made of them.
     """
 
     version: str
@@ -107,6 +113,7 @@ class Settings:
     plain_kernels: bool = False
     charges_graphs: bool = False
     shrinks_context: bool = False
+    mla: bool = True
 
     @property
     def release(self) -> tuple[int, ...]:
@@ -208,6 +215,7 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
         swap_bytes=0 if v1 else int(swap * GIB),
         moe_chunk=int(chunk) if chunk.isdigit() and int(chunk) else 32768,
         nvlink=bool(nvlink),
+        mla=_latent(version, env),
         shrinks_context=options.get("max_model_len") in ("auto", -1, "-1"),
         plain_kernels=options.get("quantization") in ("awq", "gptq"),
         # On by default since 0.21, as the engine's own log says; there, but off, since 0.14 (vllm pull request 30515).
@@ -234,7 +242,7 @@ def _resolved(options: dict, model: Model, cards: tuple[Card, ...], version: str
         if chunked is None:
             windowed = model.sliding_window is not None and not model.interleaved_window
             # Engines before 0.8 take chunks for MLA too, and turn them off again without another look at the batch (0.7.2 config.py).
-            latent = model.latent and now >= (0, 8)
+            latent = model.latent and _latent(version, env) and now >= (0, 8)
             chunked = max_model_len > 32768 and not (model.multimodal or latent or windowed or options.get("enable_lora"))
         if tokens is None:
             tokens = (2048 if now >= (0, 7) else 512) if chunked else max(max_model_len, 2048)
@@ -256,6 +264,11 @@ def _resolved(options: dict, model: Model, cards: tuple[Card, ...], version: str
         "block_size": options.get("block_size") or 16,
         "enable_chunked_prefill": bool(chunked),
     }
+
+
+def _latent(version: str, env: dict) -> bool:
+    """Whether latent attention keeps the latent vectors: since 0.7.1 (vllm pull request 12601), unless it is turned off."""
+    return release(version) >= (0, 7, 1) and env.get("VLLM_MLA_DISABLE", "0") == "0"
 
 
 # Options whose default the schema of the version tells, and the default of a version without one.
@@ -402,7 +415,28 @@ def _rows(model: Model, ranks: int) -> tuple[int, int]:
     return model.heads // ranks * model.head_dim, kv_heads_per_rank(model, ranks) * model.head_dim
 
 
-def _attention_tensors(model: Model, ranks: int, element: int, part, linear) -> Iterator[int]:
+def latent_copies(settings: Settings) -> str:
+    """What the engine makes of the matrices of latent attention after loading: nothing, expanded ones, or products of them beside those.
+
+    attention/backends/mla/common.py (0.8.5) and mla/utils.py (0.7.3) process_weights_after_loading.
+    """
+    return "none" if not settings.mla else "absorbed" if settings.release < (0, 8) else "expanded"
+
+
+def _latent_copies(model: Model, ranks: int, element: int, quant: Quant | None, copies: str) -> Iterator[int]:
+    """The sizes of those tensors of one layer. Both copy kv_b_proj only where it is quantised; products stay in fp8 where the layers are."""
+    latent, heads = model.latent, model.heads // ranks
+    if quant and copies != "none":
+        yield latent.kv_rank * heads * (latent.nope_dim + latent.v_dim) * element
+    if copies == "absorbed":
+        queries = latent.q_rank or model.hidden
+        yield queries * heads * latent.rope_dim * element
+        products = quant if quant and quant.layout == "fp8" else None
+        yield from linear(products, queries, heads * latent.kv_rank, element)
+        yield from linear(products, heads * latent.kv_rank, model.hidden, element)
+
+
+def _attention_tensors(model: Model, ranks: int, element: int, part, linear, copies: str) -> Iterator[int]:
     """part("qkv") is the layout of that part, None for 16 bit. linear is the function of that name with repacked bound."""
     hidden, latent = model.hidden, model.latent
     if latent:
@@ -414,10 +448,8 @@ def _attention_tensors(model: Model, ranks: int, element: int, part, linear) -> 
         yield from linear(quant, hidden, latent.kv_rank + latent.rope_dim, element)
         yield latent.kv_rank * element
         yield from linear(quant, latent.kv_rank, heads * (latent.nope_dim + latent.v_dim), element)
-        if quant:
-            # attention/backends/mla/common.py process_weights_after_loading keeps an expanded copy of a quantised kv_b_proj.
-            yield latent.kv_rank * heads * (latent.nope_dim + latent.v_dim) * element
         yield from linear(part("o"), heads * latent.v_dim, hidden, element, full_inputs=model.heads * latent.v_dim)
+        yield from _latent_copies(model, ranks, element, quant, copies)
         return
     query, key = _rows(model, ranks)
     yield from linear(part("qkv"), hidden, query + 2 * key, element, shards=(query, key, key))
@@ -454,14 +486,14 @@ def _expert_tensors(model: Model, ranks: int, element: int, part, linear) -> Ite
         yield model.hidden * element
 
 
-def _layer_tensors(model: Model, ranks: int, element: int, sparse: bool, expanded: frozenset[str], repacked: bool) -> list[int]:
+def _layer_tensors(model: Model, ranks: int, element: int, sparse: bool, expanded: frozenset[str], repacked: bool, copies: str) -> list[int]:
     """The sizes of one decoder layer's tensors on one rank. expanded: the parts that this layer keeps in 16 bit."""
 
     def part(name: str) -> Quant | None:
         return None if name in expanded else model.quant
 
     bound = functools.partial(linear, repacked=repacked)
-    sizes = list(_attention_tensors(model, ranks, element, part, bound))
+    sizes = list(_attention_tensors(model, ranks, element, part, bound, copies))
     if sparse:
         sizes += _expert_tensors(model, ranks, element, part, bound)
     else:
@@ -469,7 +501,7 @@ def _layer_tensors(model: Model, ranks: int, element: int, sparse: bool, expande
     return sizes + [model.hidden * element] * (model.family.norms * (2 if model.family.norm_bias else 1))
 
 
-def _layers(model: Model, ranks: int, element: int, first: int, last: int, repacked: bool) -> Iterator[tuple[int, list[int]]]:
+def _layers(model: Model, ranks: int, element: int, first: int, last: int, repacked: bool, copies: str) -> Iterator[tuple[int, list[int]]]:
     """(how many, tensor sizes) for each kind of layer in that range. Parts left in 16 bit are spread evenly over the stages, rounded up."""
     dense = sum(first <= index < last for index in model.experts.dense) if model.experts else last - first
     skipped = dict(model.quant.skipped) if model.quant else {}
@@ -481,7 +513,7 @@ def _layers(model: Model, ranks: int, element: int, first: int, last: int, repac
         steps = sorted({*shares.values(), 0, count})
         for low, high in zip(steps, steps[1:], strict=False):
             expanded = frozenset(part for part, share in shares.items() if share >= high)
-            yield high - low, _layer_tensors(model, ranks, element, sparse, expanded, repacked)
+            yield high - low, _layer_tensors(model, ranks, element, sparse, expanded, repacked, copies)
 
 
 def _table(model: Model, ranks: int, element: int) -> tuple[int, ...]:
@@ -490,7 +522,7 @@ def _table(model: Model, ranks: int, element: int) -> tuple[int, ...]:
     return linear(quant, model.hidden, padded_vocabulary(model, ranks), element)
 
 
-def _tensors(model: Model, ranks: int, element: int, stages: int, stage: int, repacked: bool) -> list[tuple[int, list[int]]]:
+def _tensors(model: Model, ranks: int, element: int, stages: int, stage: int, repacked: bool, copies: str) -> list[tuple[int, list[int]]]:
     """(how many times over, tensor sizes) of one rank, in the order in which the engine makes them. The first is before the layers, the last after."""
     first, last = stage_layers(model.layers, stages)[stage]
     before, after = [], []
@@ -509,7 +541,7 @@ def _tensors(model: Model, ranks: int, element: int, stages: int, stage: int, re
             after += _table(model, ranks, element)
             if model.architecture == "PhiForCausalLM":
                 after.append(padded_vocabulary(model, ranks) * element)
-    return [(1, before), *_layers(model, ranks, element, first, last, repacked), (1, after)]
+    return [(1, before), *_layers(model, ranks, element, first, last, repacked, copies), (1, after)]
 
 
 def _sum(parts: Iterable[tuple[int, list[int]]]) -> int:
@@ -517,12 +549,12 @@ def _sum(parts: Iterable[tuple[int, list[int]]]) -> int:
 
 
 @functools.lru_cache(maxsize=512)
-def parameter_bytes(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, stage: int = 0, repacked: bool = False) -> int:
+def parameter_bytes(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, stage: int = 0, repacked: bool = False, copies: str = "expanded") -> int:
     """The exact sum of one rank's parameters, before the allocator rounds them: equal to the engine's model classes byte for byte.
 
     The rotary table is a buffer and not in it.
     """
-    return _sum(_tensors(model, ranks, element, stages, stage, repacked)) - rotary_bytes(model, element)
+    return _sum(_tensors(model, ranks, element, stages, stage, repacked, copies)) - rotary_bytes(model, element)
 
 
 def rotary_bytes(model: Model, element: int = 2) -> int:
@@ -531,12 +563,14 @@ def rotary_bytes(model: Model, element: int = 2) -> int:
 
 
 @functools.lru_cache(maxsize=512)
-def weights(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, stage: int = 0, repacked: bool = False) -> tuple[int, int]:
+def weights(
+    model: Model, ranks: int = 1, element: int = 2, stages: int = 1, stage: int = 0, repacked: bool = False, copies: str = "expanded"
+) -> tuple[int, int]:
     """(decoder layers, the rest): what the engine logs as the model's weights, split so that offloading can take from the layers.
 
     Where the checkpoint's true sizes are known the estimate is scaled to them, the decoder layers and the rest each for itself.
     """
-    parts = _tensors(model, ranks, element, stages, stage, repacked)
+    parts = _tensors(model, ranks, element, stages, stage, repacked, copies)
     exact_inner, exact = _sum(parts[1:-1]), _sum(parts)
     if model.quant and model.quant.layout == "bitsandbytes":
         order = [size for times, sizes in parts for size in sizes * times]
@@ -551,7 +585,7 @@ def weights(model: Model, ranks: int = 1, element: int = 2, stages: int = 1, sta
 def _scaled(model: Model, element: int, inner: int, outer: int) -> tuple[int, int]:
     """One rank's (decoder layers, the rest) in proportion to the checkpoint's true sizes. The rotary table is in no checkpoint."""
     rotary = rotary_bytes(model, element)
-    parts = _tensors(model, 1, element, 1, 0, False)
+    parts = _tensors(model, 1, element, 1, 0, False, "none")
     whole_inner, whole_outer = _sum(parts[1:-1]), _sum([parts[0], parts[-1]]) - rotary
     names = dict(model.tensor_bytes)
     if "" in names:
@@ -671,7 +705,7 @@ def _layers_peak(model: Model, settings: Settings, sm: int, stage: int) -> tuple
     for sparse in kinds:
         if settings.core == "V0" and settings.cpu_offload_bytes:
             # models/utils.py maybe_offload_to_cpu: V0 brings an offloaded layer back for as long as it runs.
-            layer = sum(_layer_tensors(model, ranks, element, sparse, frozenset(), marlin(settings, sm)))
+            layer = sum(_layer_tensors(model, ranks, element, sparse, frozenset(), marlin(settings, sm), "none"))
             peak.brought = min(layer, settings.cpu_offload_bytes)
         _attention_moments(peak, model, settings, sm, handed, reduced)
         if sparse:
@@ -753,8 +787,12 @@ def _expert_moments(peak: _Peak, model: Model, settings: Settings, sm: int, hand
     if settings.release < (0, 8):
         outer = 2 * width + model.hidden
     work = chunk * experts.top_k * (outer + middle) * element
-    if model.quant and model.quant.layout in ("fp8", "int8"):
-        work += chunk * max(model.hidden, experts.top_k * width)
+    # The input in 8 bit while it is multiplied. Where more than MOE_SUM_EXPERTS outputs of a token are added up, torch does it, in float32 and
+    # beside the output if the outputs are 2 GiB or more: torch 2.6 aten/src/ATen/native/cuda/Reduce.cuh gpu_reduce_kernel.
+    outputs = chunk * experts.top_k * model.hidden * element
+    narrow = chunk * max(model.hidden, experts.top_k * width) if model.quant and model.quant.layout in ("fp8", "int8") else 0
+    summed = chunk * model.hidden * 4 if experts.top_k > MOE_SUM_EXPERTS and element == 2 and outputs >= 2**31 else 0
+    work += max(narrow, summed)
     if experts.shared_intermediate:
         _mlp_moments(peak, model, settings, sm, base, 0, experts.shared_intermediate)
         base += hidden
@@ -771,13 +809,16 @@ def _expert_moments(peak: _Peak, model: Model, settings: Settings, sm: int, hand
 def non_torch(settings: Settings, sm: int) -> int:
     """What the engine's process holds on one card outside torch: kernels and handles, and NCCL where a layer is cut over ranks.
 
-    Engines before 0.7 count everything in use on the card (worker.py), and so does V1 up to 0.8: there the CUDA context is in it.
+    Engines before 0.6.5 count everything in use on the card (worker.py, vllm pull request 10511), and so does V1 up to 0.8: there the CUDA
+    context is in it.
     """
     kind = "non_torch_hopper" if sm // 10 == 9 else "non_torch_volta" if 70 <= sm < 75 else "non_torch"
+    if (0, 6, 5) <= settings.release < (0, 7) and kind == "non_torch":
+        kind = "non_torch_066"
     size = FITTED[kind] + (FITTED["non_torch_late"] if settings.release >= (0, 12) else 0)
     if settings.tensor_parallel_size > 1:
         size += int(FITTED["nccl_nvlink"] * math.log2(settings.tensor_parallel_size)) if settings.nvlink and sm >= 80 else FITTED["nccl_pcie"]
-    if settings.release < (0, 7) or settings.core == "V1" and settings.release < (0, 9):
+    if settings.release < (0, 6, 5) or settings.core == "V1" and settings.release < (0, 9):
         size += FITTED["context"]
     return size
 
@@ -807,11 +848,15 @@ def kv_block_bytes(model: Model, settings: Settings, layers: int) -> int:
     0.7 pads it to a multiple of 256 bytes.
     """
     element = KV_BYTES.get(settings.kv_cache_dtype, settings.activation_bytes)
-    if model.latent:
+    if model.latent and settings.mla:
         width = (model.latent.kv_rank + model.latent.rope_dim) * element
         if settings.release < (0, 8):
             width = -(-width // 256) * 256
         return width * layers * settings.block_size
+    if model.latent:
+        # config.py ModelConfig.get_head_size; before MLA heads are padded to 256 elements.
+        head = 256 if settings.release < (0, 7, 1) else model.latent.nope_dim + model.latent.rope_dim
+        return element * layers * settings.block_size * 2 * (model.heads // settings.tensor_parallel_size) * head
     return element * layers * settings.block_size * 2 * kv_heads_per_rank(model, settings.tensor_parallel_size) * model.head_dim
 
 
@@ -828,10 +873,14 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
     block_bytes = max(blocks)
     found, offloaded = [], 0
     for stage, (first, last) in enumerate(spans):
-        inner, outer = weights(model, ranks, element, stages, stage, marlin(settings, cards[stage * ranks].sm))
+        repacked = marlin(settings, cards[stage * ranks].sm)
+        inner, outer = weights(model, ranks, element, stages, stage, repacked, "none")
+        made = weights(model, ranks, element, stages, stage, repacked, latent_copies(settings))[0] - inner
+        # What is made of offloaded matrices lies where they lie.
         moved = min(settings.cpu_offload_bytes, inner)
-        offloaded += moved * ranks
-        held = max(0, inner + outer - moved + correction.weights)
+        copied = made * moved // max(1, inner)
+        offloaded += (moved + copied) * ranks
+        held = max(0, inner + made + outer - moved - copied + correction.weights)
         block, graphs = blocks[stage], cuda_graphs(settings, last - first)
         alike = {}
         for rank in range(ranks):

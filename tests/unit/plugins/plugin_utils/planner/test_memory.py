@@ -189,6 +189,38 @@ def test_a_gguf_file_is_counted_by_its_size():
     assert size + memory.rotary_bytes(found) <= sum(memory.weights(found)) <= 1.02 * (size + memory.rotary_bytes(found))
 
 
+def test_what_is_made_of_the_matrices_of_latent_attention_weighs_too():
+    """16 bit: nothing but the products of 0.7. In fp8 a 16-bit copy of kv_b_proj as well, or nothing where MLA is off."""
+    found = shape("deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct")
+    sizes = {copies: memory.parameter_bytes(found, copies=copies) for copies in ("none", "expanded", "absorbed")}
+    assert sizes["none"] == sizes["expanded"]
+    assert sizes["absorbed"] - sizes["none"] == 27 * 16 * 2048 * (64 + 512 + 512) * 2
+    block = model.Quant(method="fp8", bits=8, layout="fp8", block=(128, 128))
+    narrow = dataclasses.replace(found, quant=block)
+    sizes = {copies: memory.parameter_bytes(narrow, copies=copies) for copies in ("none", "expanded", "absorbed")}
+    assert sizes["expanded"] - sizes["none"] == 27 * 512 * 16 * (128 + 128) * 2
+    assert sizes["absorbed"] - sizes["expanded"] > 27 * 16 * 2048 * (64 * 2 + 512 + 512)
+
+
+@pytest.mark.parametrize(
+    ("version", "env", "copies"),
+    [
+        ("0.7.0", {}, "none"),
+        ("0.7.1", {}, "absorbed"),
+        ("0.7.3", {}, "absorbed"),
+        ("0.8.5", {}, "expanded"),
+        ("0.8.5", {"VLLM_MLA_DISABLE": "1"}, "none"),
+        ("0.8.5", {"VLLM_MLA_DISABLE": "0"}, "expanded"),
+        ("0.19.1", {}, "expanded"),
+    ],
+)
+def test_latent_attention_by_release_and_environment(version, env, copies):
+    found = shape("deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct")
+    chosen = memory.settings({}, found, cards(), version, env)
+    assert memory.latent_copies(chosen) == copies
+    assert memory.kv_block_bytes(found, chosen, 1) / 16 / 2 in ((576, 640) if copies != "none" else (2 * 16 * 192, 2 * 16 * 256))
+
+
 def test_offloaded_weights_leave_the_card_for_ram():
     whole, moved = predicted("Qwen/Qwen2.5-7B-Instruct"), predicted("Qwen/Qwen2.5-7B-Instruct", cpu_offload_gb=4)
     assert whole.ranks[0].weights - moved.ranks[0].weights == 4 * GIB
@@ -277,6 +309,17 @@ def test_the_experts_work_in_chunks():
     assert memory.activation(found, older, 75)[0] - size == 32768 * 8 * 384 * 2
 
 
+@pytest.mark.parametrize(("tokens", "top_k", "added"), [(32768, 8, 32768 * 7168 * 4), (16384, 8, 0), (32768, 4, 0)])
+def test_many_experts_outputs_are_added_up_in_float32(tokens, top_k, added):
+    """Beside the output of the last product, if those outputs are 2 GiB or more and the engine's own kernel does not take so many."""
+    found = shape("Qwen/Qwen3-30B-A3B")
+    wide = dataclasses.replace(found, hidden=7168, experts=dataclasses.replace(found.experts, top_k=top_k))
+    chosen = settings(wide, max_model_len=tokens, max_num_seqs=2, tensor_parallel_size=4)
+    work = tokens * top_k * (7168 + 192) * 2
+    rest = tokens * (2 * (3 * 7168 + 128) + top_k * 12) + WORKSPACE
+    assert 0 <= memory.activation(wide, chosen, 75)[0] - work - added - rest <= tokens * 24
+
+
 def test_expert_chunks_are_read_from_the_environment():
     found = shape("Qwen/Qwen3-30B-A3B")
     assert memory.settings({}, found, cards(), "0.8.5", {"VLLM_FUSED_MOE_CHUNK_SIZE": "4096"}).moe_chunk == 4096
@@ -301,6 +344,16 @@ def test_an_offloaded_layer_is_brought_back_while_it_runs():
 
 def test_hopper_has_a_larger_workspace():
     assert memory.cublas_workspace(90) - memory.cublas_workspace(75) == 32 * MIB - WORKSPACE
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "gib"),
+    [("0.6.4", (7, 5), 0.33), ("0.6.6", (7, 5), 0.10), ("0.7.3", (7, 5), 0.05), ("0.8.5", (7, 5), 0.05), ("0.6.6", (9, 0), 0.12), ("0.8.5", (7, 0), 0.08)],
+)
+def test_what_lies_outside_torch(version, capability, gib):
+    """Until 0.6.5 the CUDA context is in it."""
+    chosen = settings(shape("Qwen/Qwen2.5-3B-Instruct"), cards(1, capability=capability), version=version)
+    assert memory.non_torch(dataclasses.replace(chosen, core="V0"), capability[0] * 10 + capability[1]) == pytest.approx(gib * GIB, abs=2)
 
 
 # -- The engine's defaults -----------------------------------------------------------------------------------------------------------------
