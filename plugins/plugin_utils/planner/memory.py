@@ -156,7 +156,7 @@ class Rank:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """ranks: one for each card. kv: of the whole engine. host_bytes: RAM that swap and offloaded weights take, over all ranks."""
+    """ranks: one for each card. host_bytes: RAM that swap and offloaded weights take, over all ranks. mask: dense_mask of one card."""
 
     ranks: tuple[Rank, ...]
     block_bytes: int
@@ -165,6 +165,7 @@ class Prediction:
     cpu_blocks: int
     host_bytes: int
     max_model_len: int
+    mask: int = 0
 
     @property
     def tokens(self) -> int:
@@ -233,8 +234,12 @@ def _resolved(options: dict, model: Model, cards: tuple[Card, ...], version: str
     seqs, tokens = options.get("max_num_seqs"), _count(options.get("max_num_batched_tokens"))
     chunked = options.get("enable_chunked_prefill")
     if core == "V1":
-        large = min(card.total_bytes for card in cards) >= 70 * GIB and not (now >= (0, 9) and any("a100" in card.name.lower() for card in cards))
-        seqs = seqs or (1024 if large else 256)
+        names = [card.name.lower() for card in cards]
+        large = min(card.total_bytes for card in cards) >= 70 * GIB and not (now >= (0, 9) and any("a100" in name for name in names))
+        if now < (0, 8, 3):
+            # 0.8.2 goes by the cards' names, and by nothing for the sequences.
+            large = all("h100" in name or "h200" in name for name in names)
+        seqs = seqs or (1024 if large or now < (0, 8, 3) else 256)
         tokens = tokens or (8192 if large else 2048)
         chunked = True if chunked is None else chunked
     else:
@@ -823,6 +828,15 @@ def non_torch(settings: Settings, sm: int) -> int:
     return size
 
 
+def dense_mask(model: Model, settings: Settings, sm: int) -> int:
+    """What block-sparse attention keeps on cards below 8.0: a mask of all heads, for two positions each of the model's longest context.
+
+    attention/ops/blocksparse_attention/interface.py LocalStridedBlockSparseAttn. 128k positions are the 1024 GiB that t046 logs.
+    """
+    sparse = model.architecture == "Phi3SmallForCausalLM" and settings.core == "V0" and sm < 80
+    return model.heads * model.max_positions**2 * 2 if sparse else 0
+
+
 def graph_sizes(settings: Settings) -> int:
     """How many batch sizes get a CUDA graph: vllm 0.8.5 config.py VllmConfig._set_cudagraph_sizes. 35 for 256 sequences, 5 for 10."""
     if settings.enforce_eager:
@@ -891,8 +905,9 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
             used, name = activation(model, settings, card.sm, stage, samples)
             used, other = int(used * correction.activation), max(0, non_torch(settings, card.sm) + correction.non_torch)
             budget = int(card.total_bytes * settings.gpu_memory_utilization)
-            left = budget - held - used - other - (graphs if settings.charges_graphs else 0)
-            found.append(Rank(card.total_bytes, budget, held, used, other, left, graphs, max(0, left // block if block else 0), name))
+            loaded = held + dense_mask(model, settings, card.sm)
+            left = budget - loaded - used - other - (graphs if settings.charges_graphs else 0)
+            found.append(Rank(card.total_bytes, budget, loaded, used, other, left, graphs, max(0, left // block if block else 0), name))
             alike[card.total_bytes, card.sm, samples] = found[-1]
     return Prediction(
         ranks=tuple(found),
@@ -902,6 +917,7 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
         cpu_blocks=settings.swap_bytes // block_bytes,
         host_bytes=settings.swap_bytes * ranks * stages + offloaded,
         max_model_len=settings.max_model_len,
+        mask=max(dense_mask(model, settings, card.sm) for card in cards[: ranks * stages]),
     )
 
 
@@ -925,7 +941,13 @@ def shortfalls(model: Model, settings: Settings, prediction: Prediction) -> tupl
     room = MARGIN * rank.budget
     refusals, warnings = [], []
     before = rank.weights + rank.non_torch
-    if before > rank.total:
+    if before > rank.total and prediction.mask > rank.total // 2:
+        message = (
+            f"{model.architecture} makes a mask of {gib(prediction.mask)} for its block-sparse attention where the card is below compute capability 8.0, "
+            f"and the card of rank {tightest} has {gib(rank.total)}."
+        )
+        refusals.append(Problem("weights_over_card", message, "Use cards of compute capability 8.0 or newer, or a model with a shorter context."))
+    elif before > rank.total:
         message = f"The weights take {gib(rank.weights)} per rank, and the card of rank {tightest} has {gib(rank.total)}."
         refusals.append(Problem("weights_over_card", message, _more_room(settings, before - rank.budget)))
     elif rank.kv_cache <= 0:

@@ -381,6 +381,7 @@ def test_v0_profiles_as_many_tokens_as_the_engines_defaults_say(options, chunked
     ("version", "capability", "gib", "core", "attention", "tokens", "seqs", "utilization", "swap"),
     [
         ("0.8.5", (7, 5), 21.48, "V0", "XFORMERS", 32768, 256, 0.9, 4),
+        ("0.8.2", (8, 9), 44.0, "V1", "FLASH_ATTN", 2048, 1024, 0.9, 0),
         ("0.8.5", (8, 9), 44.0, "V1", "FLASH_ATTN", 2048, 256, 0.9, 0),
         ("0.8.5", (9, 0), 79.2, "V1", "FLASH_ATTN", 8192, 1024, 0.9, 0),
         ("0.19.1", (7, 5), 21.48, "V1", "TRITON_ATTN", 2048, 256, 0.9, 0),
@@ -522,6 +523,21 @@ def test_weights_over_the_budget_are_refused_in_numbers():
     assert "34.1" in refusals[0].message
     assert "18.00 GiB" in refusals[0].message
     assert "tensor_parallel_size to 2" in refusals[0].remedy
+
+
+def test_the_mask_of_block_sparse_attention_is_what_does_not_fit():
+    """1024 GiB for 128k positions below 8.0 (t046), whatever the number of ranks; newer cards make none."""
+    name = "microsoft/Phi-3-small-128k-instruct"
+    found = shape(name)
+    chosen = settings(found, max_model_len=4096, tensor_parallel_size=4)
+    prediction = memory.predict(found, cards(4), chosen)
+    assert prediction.mask == 1024 * GIB
+    refusals, dummy = memory.shortfalls(found, chosen, prediction)
+    assert [problem.code for problem in refusals] == ["weights_over_card"]
+    assert "mask of 1024.00 GiB" in refusals[0].message
+    assert "8.0" in refusals[0].remedy
+    newer = cards(4, capability=(8, 6))
+    assert memory.predict(found, newer, settings(found, newer, tensor_parallel_size=4)).mask == 0
 
 
 def test_weights_over_the_card_are_refused():
