@@ -889,7 +889,7 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
     for stage, (first, last) in enumerate(spans):
         repacked = marlin(settings, cards[stage * ranks].sm)
         inner, outer = weights(model, ranks, element, stages, stage, repacked, "none")
-        made = weights(model, ranks, element, stages, stage, repacked, latent_copies(settings))[0] - inner
+        made = weights(model, ranks, element, stages, stage, repacked, latent_copies(settings))[0] - inner if model.latent else 0
         # What is made of offloaded matrices lies where they lie.
         moved = min(settings.cpu_offload_bytes, inner)
         copied = made * moved // max(1, inner)
