@@ -34,7 +34,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "tests"))
     importlib.import_module("conftest")  # makes the collection importable
 
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import hardware, lanes, memory, model, options, plan, problem
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import hardware, lanes, model, options, plan, problem, settings
 
 GIB = 1024**3
 DATA = ROOT / "tests" / "data"
@@ -114,7 +114,7 @@ def lane_of(case: dict) -> str:
     version = version_of(case)
     if version in options.versions() and (is_v0(case) <= (version == "0.8.5")):
         return version
-    return "0.8.5" if is_v0(case) else next(lane for release, lane in LANES if memory.release(version) >= release)
+    return "0.8.5" if is_v0(case) else next(lane for release, lane in LANES if settings.release(version) >= release)
 
 
 def config_of(record: dict) -> dict:
@@ -205,7 +205,7 @@ def instance_of(case: dict, shape: model.Model, card: CardOf) -> dict:
     given["kv_cache_dtype"] = None if first_word(case.get("kv_cache_dtype")) in ("", "default") else first_word(case.get("kv_cache_dtype"))
     given["quantization"] = _asked(case, shape, card)
     dtype = first_word(case.get("dtype")).removeprefix("torch.")
-    given["dtype"] = dtype if dtype in memory.ACTIVATION_BYTES else None
+    given["dtype"] = dtype if dtype in settings.ACTIVATION_BYTES else None
     # A start whose dtype is not told: below 8.0, and with the plain AWQ kernels, half is the only one that there is.
     if not case.get("dtype") and lane == "0.8.5" and (card.sm < 80 or given["quantization"] == "awq"):
         given["dtype"] = "half"
@@ -213,7 +213,7 @@ def instance_of(case: dict, shape: model.Model, card: CardOf) -> dict:
     env |= dict(re.findall(r"(VLLM_[A-Z0-9_]+)=(\w+)", str(case.get("other_flags"))))
     if version != lane:
         cards = (hardware.Card(0, str(case.get("gpu_name") or ""), divmod(card.sm, 10), card.total),)
-        resolved = memory.settings({key: value for key, value in given.items() if value is not None}, shape, cards, version, env)
+        resolved = settings.settings({key: value for key, value in given.items() if value is not None}, shape, cards, version, env)
         for name in ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization", "enable_chunked_prefill"):
             given[name] = getattr(resolved, name)
     known = options.schema(lane)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import calibration, hardware, instance, memory, model, options, rules
+from . import calibration, hardware, instance, memory, model, options, rules, settings
 from .problem import PlanRefused, Problem
 
 # Nothing real is larger: a card's memory in bytes is below it, and so is every count of tokens.
@@ -211,9 +211,9 @@ def _loaded(shape: model.Model, given: dict) -> model.Model:
 
 
 def _settings(case: Case, facts: rules.Facts) -> memory.Settings:
-    """The engine's options as memory.py reads them, with what facts.py has resolved: one reading of the options for both."""
+    """The engine's options as settings.py reads them, with what facts.py has resolved: one reading of the options for both."""
     env = {**case.instance["env"], **({"VLLM_USE_V1": "0"} if facts.core == "V0" else {})}
-    return memory.settings(
+    return settings.settings(
         dict(facts.given),
         facts.model,
         case.cards,

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 from dataclasses import dataclass
 
+from . import quantization
 from .instance import plain
 from .options import shown
 from .problem import PlanRefused, Problem
+from .quantization import Quant
+from .reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +103,6 @@ FAMILIES = {
     "DeepseekV3ForCausalLM": Family(moe="deepseek"),
     "GptOssForCausalLM": Family(moe="gpt_oss", qkv_bias=True),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Quant:
-    """How the matrices of the decoder layers are stored.
-
-    layout: awq, gptq, packed (compressed-tensors pack-quantized), bitsandbytes, fp8, int8, mxfp4 or gguf. bits: of one weight. group: inputs
-    that share a scale, 0 for one scale per output channel. block: (rows, columns) that share a scale in fp8. zeros: zero points are stored.
-    act_order: rows are permuted (desc_act). nested: bitsandbytes has quantised its scales too. bits_per_weight: of a GGUF file, scales in.
-    skipped: how many decoder layers keep qkv, o, gate_up, down or the experts in 16 bit.
-    """
-
-    method: str
-    layout: str
-    bits: int = 4
-    group: int = 128
-    block: tuple[int, int] | None = None
-    zeros: bool = False
-    act_order: bool = False
-    nested: bool = True
-    bits_per_weight: float = 0.0
-    skipped: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,35 +195,6 @@ TEXT_DEFAULTS = {
 }  # fmt: skip
 
 
-class _Reader:
-    """Takes numbers out of a mapping and notes what is wrong with them."""
-
-    def __init__(self, config: dict, problems: list[Problem]):
-        self.config, self.problems = config, problems
-
-    def number(self, keys: str, least: int, most: int, default: int | None = None) -> int:
-        """The whole number under the first of the keys (separated by spaces) that is there. A wrong one is noted and stands as `least`."""
-        for key in keys.split():
-            value = self.config.get(key)
-            if value is None:
-                continue
-            whole = isinstance(value, int) and not isinstance(value, bool) or isinstance(value, float) and value.is_integer()
-            if whole and least <= value <= most:
-                return int(value)
-            message = f"config.json has {key} as {shown(value)}, and it must be a whole number from {least} to {most}."
-            self.problems.append(Problem("invalid_model_value", message, "Take the config.json of the checkpoint itself, unchanged."))
-            return least
-        if default is None:
-            first = keys.split()[0]
-            self.problems.append(Problem("missing_model_value", f"config.json has no {first}.", "Take the config.json of the checkpoint itself, unchanged."))
-            return least
-        return default
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.config.get(key)
-        return value if isinstance(value, bool) else default
-
-
 def read(config, tensor_bytes=None) -> Model:
     """The model that config.json describes. PlanRefused with every problem when it cannot be planned for.
 
@@ -261,7 +212,7 @@ def read(config, tensor_bytes=None) -> Model:
     text = _text(config)
     if family.multimodal:
         family = _text_family(text, family)
-    reader = _Reader(text, problems)
+    reader = Reader(text, problems)
     layers = reader.number("num_hidden_layers n_layer num_layers", 1, 1024)
     hidden = reader.number("hidden_size n_embd d_model", 8, 2**20)
     heads = reader.number("num_attention_heads n_head", 1, 4096)
@@ -308,7 +259,7 @@ def read(config, tensor_bytes=None) -> Model:
         rotary_dim=rotary_dim,
         sliding_window=window,
         interleaved_window=architecture.startswith(("Gemma2", "Gemma3", "Cohere2", "GptOss")),
-        quant=_quant(config, text, layers, problems),
+        quant=quantization.read(config, text, layers, problems),
         experts=_experts(reader, family, layers, problems) if family.moe else None,
         latent=latent,
         vision_parameters=_vision(config, hidden, problems) if family.multimodal else 0,
@@ -366,7 +317,7 @@ def _text_family(text: dict, family: Family) -> Family:
     return family
 
 
-def _kv_heads(reader: _Reader, heads: int) -> int:
+def _kv_heads(reader: Reader, heads: int) -> int:
     """vllm 0.8.5 config.py ModelConfig.get_total_num_kv_heads: ChatGLM counts groups, Falcon's multi_query is one head."""
     if reader.config.get("multi_query_attention") is False:
         return heads
@@ -398,7 +349,7 @@ def _dtype(config: dict, text: dict) -> str:
     return "float32"
 
 
-def _lengths(text: dict, reader: _Reader, problems: list[Problem]) -> tuple[int, int, int]:
+def _lengths(text: dict, reader: Reader, problems: list[Problem]) -> tuple[int, int, int]:
     """(positions in the config, the longest context, rows of the rotary table).
 
     vllm 0.8.5 config.py _get_and_verify_max_len, and model_executor/layers/rotary_embedding.py: YaRN's table has the original length times the
@@ -421,7 +372,7 @@ def _lengths(text: dict, reader: _Reader, problems: list[Problem]) -> tuple[int,
         message = f"config.json has the factor of rope_scaling as {shown(factor)}."
         problems.append(Problem("invalid_model_value", message, "Use a factor above 0 and at most 4096."))
         return positions, positions, positions
-    original = _Reader(scaling, problems).number("original_max_position_embeddings", 1, 2**31, default=positions)
+    original = Reader(scaling, problems).number("original_max_position_embeddings", 1, 2**31, default=positions)
     if kind in ("longrope", "su"):
         original = reader.number("original_max_position_embeddings", 1, 2**31, default=original)
         return positions, positions, positions + original
@@ -437,7 +388,7 @@ def _lengths(text: dict, reader: _Reader, problems: list[Problem]) -> tuple[int,
     return positions, int(positions * factor), int(positions * factor)
 
 
-def _latent(reader: _Reader) -> Latent:
+def _latent(reader: Reader) -> Latent:
     return Latent(
         reader.number("q_lora_rank", 0, 2**16, default=0),
         reader.number("kv_lora_rank", 1, 2**16),
@@ -447,7 +398,7 @@ def _latent(reader: _Reader) -> Latent:
     )
 
 
-def _experts(reader: _Reader, family: Family, layers: int, problems: list[Problem]) -> Experts | None:
+def _experts(reader: Reader, family: Family, layers: int, problems: list[Problem]) -> Experts | None:
     """Which layers are dense: DeepSeek's first_k_dense_replace and moe_layer_freq, Qwen's mlp_only_layers and decoder_sparse_step."""
     count = reader.number("num_experts n_routed_experts num_local_experts", 1, 4096)
     top_k = reader.number("num_experts_per_tok", 1, 4096)
@@ -475,7 +426,7 @@ def _vision(config: dict, hidden: int, problems: list[Problem]) -> int:
     vision = config.get("vision_config")
     if not isinstance(vision, dict):
         return 0
-    reader = _Reader(vision, problems)
+    reader = Reader(vision, problems)
     depth = reader.number("depth num_hidden_layers", 0, 1024, default=24)
     # Qwen2-VL writes the text model's width as hidden_size and its own as embed_dim.
     width = reader.number("embed_dim hidden_size", 1, 2**16, default=1024)
@@ -496,111 +447,3 @@ def _tensor_bytes(given, problems: list[Problem]) -> tuple[tuple[str, int], ...]
     message = "The sizes of the checkpoint's tensors are not a mapping of names to bytes, nor their sum."
     problems.append(Problem("invalid_tensor_bytes", message, "Leave them out to have the weights estimated from config.json."))
     return ()
-
-
-# -- Quantisation --------------------------------------------------------------------------------------------------------------------------
-
-REMEDY = "Use a checkpoint in awq, gptq, bitsandbytes, fp8, compressed-tensors, mxfp4 or gguf, or an unquantised one."
-
-
-def _quant(config: dict, text: dict, layers: int, problems: list[Problem]) -> Quant | None:
-    """The quantisation that the checkpoint declares, or None. compression_config is the older name in compressed-tensors checkpoints."""
-    given = config.get("quantization_config", text.get("quantization_config", config.get("compression_config")))
-    if given is None or given == {}:
-        return None
-    if not isinstance(given, dict):
-        problems.append(Problem("invalid_quantization", "config.json has a quantization_config that is not a mapping.", REMEDY))
-        return None
-    method = str(given.get("quant_method", "")).lower().replace("_", "-")
-    method = method or ("compressed-tensors" if "config_groups" in given else "")
-    skipped = _skipped(given, layers)
-    reader = _Reader(given, problems)
-    if method in ("awq", "awq-marlin"):
-        bits = reader.number("bits w_bit", 4, 4, default=4)
-        return Quant("awq", "awq", bits, _group(reader, "group_size q_group_size"), zeros=True, skipped=skipped)
-    if method in ("gptq", "gptq-marlin", "gptq-bitblas"):
-        bits = reader.number("bits", 2, 8, default=4)
-        if bits not in (2, 3, 4, 8):
-            problems.append(Problem("invalid_quantization", f"config.json has a gptq quantization_config of {bits} bits.", "Use 2, 3, 4 or 8 bits."))
-        return Quant("gptq", "gptq", bits, _group(reader, "group_size"), zeros=True, act_order=reader.flag("desc_act", False), skipped=skipped)
-    if method in ("bitsandbytes", "bnb"):
-        bits = 8 if given.get("load_in_8bit") is True else 4
-        # A checkpoint that does not say has nested scales as those of bitsandbytes' and unsloth's own conversions do.
-        return Quant("bitsandbytes", "bitsandbytes", bits, 64, nested=reader.flag("bnb_4bit_use_double_quant", True), skipped=skipped)
-    if method in ("fp8", "fbgemm-fp8", "ptpc-fp8"):
-        block = given.get("weight_block_size")
-        good = isinstance(block, list) and len(block) == 2 and all(isinstance(side, int) and 0 < side <= 2**16 for side in block)
-        return Quant("fp8", "fp8", 8, 0, block=tuple(block) if good else None, skipped=skipped)
-    if method == "compressed-tensors":
-        return _compressed_tensors(given, skipped, problems)
-    if method == "mxfp4":
-        return Quant("mxfp4", "mxfp4", 4, 32, skipped=skipped)
-    if method == "gguf":
-        bits = given.get("bits_per_weight", 8.5)
-        if not isinstance(bits, (int, float)) or isinstance(bits, bool) or not 1 <= bits <= 32:
-            problems.append(Problem("invalid_quantization", f"The gguf file has bits_per_weight as {shown(bits)}.", "Give the size of the file instead."))
-            bits = 8.5
-        return Quant("gguf", "gguf", max(1, int(bits)), 0, bits_per_weight=float(bits))
-    problems.append(Problem("unknown_quantization", f"config.json has the quant_method {method[:40]!r}, whose size the planner cannot tell.", REMEDY))
-    return None
-
-
-def _group(reader: _Reader, keys: str) -> int:
-    """The group size; 0 for one group over the whole input, which checkpoints write as -1."""
-    for key in keys.split():
-        if reader.config.get(key) == -1:
-            return 0
-    return reader.number(keys, 1, 2**16, default=128)
-
-
-def _compressed_tensors(given: dict, skipped: tuple, problems: list[Problem]) -> Quant | None:
-    """The first of config_groups: vllm 0.8.5 layers/quantization/compressed_tensors/compressed_tensors.py takes one scheme for all linears."""
-    groups = given.get("config_groups")
-    group = next(iter(groups.values()), None) if isinstance(groups, dict) and groups else None
-    weights = group.get("weights") if isinstance(group, dict) else None
-    if not isinstance(weights, dict):
-        problems.append(Problem("invalid_quantization", "config.json has a compressed-tensors quantization_config without weights.", REMEDY))
-        return None
-    reader = _Reader(weights, problems)
-    bits = reader.number("num_bits", 2, 8)
-    if weights.get("type") == "float" and bits == 8:
-        block = weights.get("block_structure")
-        good = isinstance(block, list) and len(block) == 2 and all(isinstance(side, int) and side > 0 for side in block)
-        return Quant("compressed-tensors", "fp8", 8, 0, block=tuple(block) if good else None, skipped=skipped)
-    if bits == 8 and isinstance(group.get("input_activations"), dict):
-        return Quant("compressed-tensors", "int8", 8, 0, skipped=skipped)
-    size = weights.get("group_size")
-    size = 0 if size in (None, -1) or weights.get("strategy") == "channel" else reader.number("group_size", 1, 2**16)
-    act_order = weights.get("actorder") in ("group", True)
-    return Quant("compressed-tensors", "packed", bits, size, zeros=weights.get("symmetric") is False, act_order=act_order, skipped=skipped)
-
-
-PARTS = {
-    "qkv": ("q_proj", "k_proj", "v_proj", "qkv_proj", "self_attn", "query_key_value"),
-    "o": ("o_proj", "self_attn", "out_proj"),
-    "gate_up": ("gate_proj", "up_proj", "gate_up_proj", "mlp", "fc1"),
-    "down": ("down_proj", "mlp", "fc2"),
-    "experts": ("experts", "mlp"),
-}
-
-
-def _skipped(given: dict, layers: int) -> tuple[tuple[str, int], ...]:
-    """How many decoder layers keep each part in 16 bit: the lists of modules that the quantisation leaves out, by their names' ends."""
-    names = []
-    for key in ("modules_to_not_convert", "llm_int8_skip_modules", "ignore", "ignored_layers"):
-        if isinstance(given.get(key), list):
-            names += [name for name in given[key] if isinstance(name, str)]
-    counted: dict[str, set[int]] = {}
-    for name in names:
-        match = re.search(r"layers\.(\d{1,4})(?:\.(\w+))?(?:\.(\w+))?$", name)
-        if not match:
-            # A name without a number holds for every layer. Patterns, gates, heads and towers lie outside these parts.
-            for part, ends in PARTS.items():
-                if name in ends:
-                    counted.setdefault(part, set()).update(range(layers))
-            continue
-        last = match[3] or match[2]
-        for part, ends in PARTS.items():
-            if last is None or last in ends:
-                counted.setdefault(part, set()).add(int(match[1]))
-    return tuple((part, min(len(found), layers)) for part, found in sorted(counted.items()) if found)

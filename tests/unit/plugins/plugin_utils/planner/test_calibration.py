@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import calibration, hardware, memory, model
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import calibration, hardware, memory, model, settings
 
 GIB = 1024**3
 CASES = json.loads((pathlib.Path(__file__).parents[4] / "data" / "memory_logs.json").read_text(encoding="utf-8"))
@@ -134,7 +134,7 @@ def prediction():
     found = model.read(shape)
     cards = tuple(hardware.Card(index, "RTX 2080 Ti", (7, 5), gib(21.48)) for index in range(4))
     options = {"max_model_len": 65536, "max_num_batched_tokens": 8192, "gpu_memory_utilization": 0.93, "tensor_parallel_size": 4, "swap_space": 32}
-    return memory.predict(found, cards, memory.settings(options, found, cards, "0.8.5"))
+    return memory.predict(found, cards, settings.settings(options, found, cards, "0.8.5"))
 
 
 def measured(**changes):

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import hardware, memory, model
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import activation, hardware, memory, model, quantization, weights
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import settings as engine
 
 ROOT = pathlib.Path(__file__).parents[5]
 GIB = 1024**3
@@ -51,7 +52,7 @@ def cards(count=1, gib=21.48, capability=(7, 5)):
 
 def settings(found, given=None, version="0.8.5", **options):
     count = options.get("tensor_parallel_size", 1) * options.get("pipeline_parallel_size", 1)
-    return memory.settings(options, found, given or cards(count), version)
+    return engine.settings(options, found, given or cards(count), version)
 
 
 def predicted(name, given=None, **options):
@@ -75,26 +76,26 @@ def predicted(name, given=None, **options):
 def test_parameters_equal_the_engines_own_byte_for_byte(name, ranks, size, kv):
     """The sizes were taken from the parameters of the engine's real model classes."""
     found = shape(name)
-    assert memory.parameter_bytes(found, ranks) == size
+    assert weights.parameter_bytes(found, ranks) == size
     assert memory.kv_block_bytes(found, settings(found, tensor_parallel_size=ranks), found.layers) == kv * 16
 
 
 def test_weights_are_the_parameters_the_rotary_table_and_the_allocators_rounding():
     found = shape("Qwen/Qwen2.5-3B-Instruct")
-    exact = memory.parameter_bytes(found) + memory.rotary_bytes(found)
+    exact = weights.parameter_bytes(found) + weights.rotary_bytes(found)
     # down_proj has 43 MiB, and keeps the rest of its segment of 44 MiB, in each of 36 layers.
-    assert 36 * MIB <= sum(memory.weights(found)) - exact < 40 * MIB
+    assert 36 * MIB <= sum(weights.weights(found)) - exact < 40 * MIB
 
 
 def test_the_allocator_rounds_as_torch_does():
-    assert memory.allocated([(1, [1])]) == 512
-    assert memory.allocated([(1, [MIB])]) == MIB
-    assert memory.allocated([(1, [43 * MIB])]) == 44 * MIB
-    assert memory.allocated([(1, [42.5 * MIB])]) == 42.5 * MIB
+    assert weights.allocated([(1, [1])]) == 512
+    assert weights.allocated([(1, [MIB])]) == MIB
+    assert weights.allocated([(1, [43 * MIB])]) == 44 * MIB
+    assert weights.allocated([(1, [42.5 * MIB])]) == 42.5 * MIB
     # Three of 6 MiB share a segment of 20 MiB; what is left serves a fourth of 2 MiB.
-    assert memory.allocated([(1, [6 * MIB] * 3 + [2 * MIB])]) == 20 * MIB
+    assert weights.allocated([(1, [6 * MIB] * 3 + [2 * MIB])]) == 20 * MIB
     # A small tensor in a block of which less than 1 MiB would be left keeps the whole block.
-    assert memory.allocated([(1, [10.5 * MIB, 1.2 * MIB])]) == 10.5 * MIB + 1.5 * MIB
+    assert weights.allocated([(1, [10.5 * MIB, 1.2 * MIB])]) == 10.5 * MIB + 1.5 * MIB
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -103,61 +104,61 @@ def test_layers_that_are_counted_take_what_layers_written_out_take(seed):
     for attempt in range(50):
         kinds = [[int(dice.choice([0.3, 1.2, 2, 3.3, 5.2, 7, 12, 31]) * dice.uniform(0.9, 1.1) * MIB) for tensor in range(dice.randint(1, 8))] for kind in "abc"]
         parts = [(dice.choice([1, 2, 7, 64]), sizes) for sizes in kinds]
-        assert memory.allocated(parts) == memory.allocated([(1, [size for times, sizes in parts for size in sizes * times])])
+        assert weights.allocated(parts) == weights.allocated([(1, [size for times, sizes in parts for size in sizes * times])])
 
 
 @pytest.mark.parametrize(
     ("quant", "sizes"),
     [
         (None, (4096 * 1024 * 2,)),
-        (model.Quant("awq", "awq", 4, 128, zeros=True), (2097152, 16384, 65536)),
-        (model.Quant("gptq", "gptq", 4, 128, zeros=True), (2097152, 16384, 65536, 16384)),
-        (model.Quant("gptq", "gptq", 8, 128, zeros=True), (4194304, 32768, 65536, 16384)),
-        (model.Quant("gptq", "gptq", 4, 0, zeros=True), (2097152, 512, 2048, 16384)),
-        (model.Quant("compressed-tensors", "packed", 4, 128), (2097152, 65536, 0, 0)),
-        (model.Quant("bitsandbytes", "bitsandbytes", 4, 64), (2097152, 65536, 1024, 64, 1024)),
-        (model.Quant("bitsandbytes", "bitsandbytes", 4, 64, nested=False), (2097152, 262144, 64)),
-        (model.Quant("bitsandbytes", "bitsandbytes", 8, 64), (4194304, 4096)),
-        (model.Quant("fp8", "fp8", 8, 0), (4194304, 4096)),
-        (model.Quant("fp8", "fp8", 8, 0, block=(128, 128)), (4194304, 1024)),
-        (model.Quant("compressed-tensors", "int8", 8, 0), (4194304, 4096)),
-        (model.Quant("mxfp4", "mxfp4", 4, 32), (2097152, 131072)),
-        (model.Quant("gguf", "gguf", 8, 0, bits_per_weight=8.5), (4456448,)),
+        (quantization.Quant("awq", "awq", 4, 128, zeros=True), (2097152, 16384, 65536)),
+        (quantization.Quant("gptq", "gptq", 4, 128, zeros=True), (2097152, 16384, 65536, 16384)),
+        (quantization.Quant("gptq", "gptq", 8, 128, zeros=True), (4194304, 32768, 65536, 16384)),
+        (quantization.Quant("gptq", "gptq", 4, 0, zeros=True), (2097152, 512, 2048, 16384)),
+        (quantization.Quant("compressed-tensors", "packed", 4, 128), (2097152, 65536, 0, 0)),
+        (quantization.Quant("bitsandbytes", "bitsandbytes", 4, 64), (2097152, 65536, 1024, 64, 1024)),
+        (quantization.Quant("bitsandbytes", "bitsandbytes", 4, 64, nested=False), (2097152, 262144, 64)),
+        (quantization.Quant("bitsandbytes", "bitsandbytes", 8, 64), (4194304, 4096)),
+        (quantization.Quant("fp8", "fp8", 8, 0), (4194304, 4096)),
+        (quantization.Quant("fp8", "fp8", 8, 0, block=(128, 128)), (4194304, 1024)),
+        (quantization.Quant("compressed-tensors", "int8", 8, 0), (4194304, 4096)),
+        (quantization.Quant("mxfp4", "mxfp4", 4, 32), (2097152, 131072)),
+        (quantization.Quant("gguf", "gguf", 8, 0, bits_per_weight=8.5), (4456448,)),
     ],
 )
 def test_one_matrix(quant, sizes):
-    assert memory.linear(quant, 4096, 1024, 2) == sizes
+    assert weights.linear(quant, 4096, 1024, 2) == sizes
 
 
 def test_marlin_keeps_no_zero_points_of_a_symmetric_matrix():
-    quant = model.Quant("gptq", "gptq", 4, 128, zeros=True)
-    assert memory.linear(quant, 4096, 1024, 2, repacked=True) == (2097152, 65536)
+    quant = quantization.Quant("gptq", "gptq", 4, 128, zeros=True)
+    assert weights.linear(quant, 4096, 1024, 2, repacked=True) == (2097152, 65536)
 
 
 def test_act_order_scales_of_a_row_parallel_matrix_are_not_cut():
-    quant = model.Quant("gptq", "gptq", 4, 128, zeros=True, act_order=True)
-    assert memory.linear(quant, 1024, 1024, 2, full_inputs=4096)[2] == 4096 // 128 * 1024 * 2
+    quant = quantization.Quant("gptq", "gptq", 4, 128, zeros=True, act_order=True)
+    assert weights.linear(quant, 1024, 1024, 2, full_inputs=4096)[2] == 4096 // 128 * 1024 * 2
 
 
 def test_pipeline_stages_get_the_layers_that_the_engine_gives_them():
-    assert memory.stage_layers(64, 4) == ((0, 16), (16, 32), (32, 48), (48, 64))
-    assert memory.stage_layers(62, 4) == ((0, 15), (15, 31), (31, 47), (47, 62))
-    assert memory.stage_layers(7, 2) == ((0, 4), (4, 7))
+    assert weights.stage_layers(64, 4) == ((0, 16), (16, 32), (32, 48), (48, 64))
+    assert weights.stage_layers(62, 4) == ((0, 15), (15, 31), (31, 47), (47, 62))
+    assert weights.stage_layers(7, 2) == ((0, 4), (4, 7))
 
 
 def test_stages_hold_the_whole_model_between_them():
     found = shape("Qwen/Qwen2.5-7B-Instruct")
-    assert sum(memory.parameter_bytes(found, stages=4, stage=stage) for stage in range(4)) == memory.parameter_bytes(found)
+    assert sum(weights.parameter_bytes(found, stages=4, stage=stage) for stage in range(4)) == weights.parameter_bytes(found)
     tied = shape("Qwen/Qwen2.5-3B-Instruct")
-    table = memory.padded_vocabulary(tied, 1) * tied.hidden * 2
-    assert sum(memory.parameter_bytes(tied, stages=2, stage=stage) for stage in range(2)) == memory.parameter_bytes(tied) + table
+    table = weights.padded_vocabulary(tied, 1) * tied.hidden * 2
+    assert sum(weights.parameter_bytes(tied, stages=2, stage=stage) for stage in range(2)) == weights.parameter_bytes(tied) + table
 
 
 def test_the_vocabulary_is_padded_and_kv_heads_are_replicated():
     found = dataclasses.replace(shape("meta-llama/Llama-3.1-8B-Instruct"), vocab=32001)
-    assert memory.padded_vocabulary(found, 1) == 32064
-    assert memory.padded_vocabulary(found, 4) == 8016
-    assert [memory.kv_heads_per_rank(found, ranks) for ranks in (1, 4, 8, 16)] == [8, 2, 1, 1]
+    assert weights.padded_vocabulary(found, 1) == 32064
+    assert weights.padded_vocabulary(found, 4) == 8016
+    assert [weights.kv_heads_per_rank(found, ranks) for ranks in (1, 4, 8, 16)] == [8, 2, 1, 1]
 
 
 def test_layers_left_in_16_bit_weigh_more():
@@ -165,39 +166,39 @@ def test_layers_left_in_16_bit_weigh_more():
     mixed = dataclasses.replace(plain, quant=dataclasses.replace(plain.quant, skipped=(("down", 2), ("gate_up", 1))))
     down, gate_up = plain.intermediate * plain.hidden, 2 * plain.intermediate * plain.hidden
     expected = 2 * down * (2 - 0.5 - 1 / 64) + gate_up * (2 - 0.5 - 1 / 64)
-    assert memory.parameter_bytes(mixed) - memory.parameter_bytes(plain) == pytest.approx(expected, rel=0.001)
-    both = sum(memory.parameter_bytes(mixed, stages=2, stage=stage) for stage in range(2))
-    assert memory.parameter_bytes(mixed) <= both <= memory.parameter_bytes(mixed) * 1.03
+    assert weights.parameter_bytes(mixed) - weights.parameter_bytes(plain) == pytest.approx(expected, rel=0.001)
+    both = sum(weights.parameter_bytes(mixed, stages=2, stage=stage) for stage in range(2))
+    assert weights.parameter_bytes(mixed) <= both <= weights.parameter_bytes(mixed) * 1.03
 
 
 def test_true_tensor_sizes_replace_the_estimate():
     config = accuracy.config_of(SHAPES["meta-llama/Llama-3.1-8B-Instruct"])
     found = model.read(config)
-    exact = memory.parameter_bytes(found)
-    assert sum(memory.weights(model.read(config, exact))) == pytest.approx(sum(memory.weights(found)), rel=0.005)
-    assert sum(memory.weights(model.read(config, exact + GIB))) - sum(memory.weights(found)) == pytest.approx(GIB, rel=0.05)
+    exact = weights.parameter_bytes(found)
+    assert sum(weights.weights(model.read(config, exact))) == pytest.approx(sum(weights.weights(found)), rel=0.005)
+    assert sum(weights.weights(model.read(config, exact + GIB))) - sum(weights.weights(found)) == pytest.approx(GIB, rel=0.05)
     table = 128256 * 4096 * 2
     names = {"model.embed_tokens.weight": table, "lm_head.weight": table, "model.norm.weight": 8192, "model.layers.0.x": exact - 2 * table - 8192}
-    assert sum(memory.weights(model.read(config, names))) == pytest.approx(sum(memory.weights(found)), rel=0.005)
+    assert sum(weights.weights(model.read(config, names))) == pytest.approx(sum(weights.weights(found)), rel=0.005)
     halved = {**names, "model.layers.0.x": names["model.layers.0.x"] // 2}
-    assert memory.weights(model.read(config, halved))[0] == pytest.approx(memory.weights(found)[0] / 2, rel=0.01)
+    assert weights.weights(model.read(config, halved))[0] == pytest.approx(weights.weights(found)[0] / 2, rel=0.01)
 
 
 def test_a_gguf_file_is_counted_by_its_size():
     config = {**accuracy.config_of(SHAPES["Llama-3.2-3B-Instruct Q8_0 GGUF"]), "quantization_config": {"quant_method": "gguf"}}
     found, size = model.read(config, 3_421_898_816), 3_421_898_816
-    assert size + memory.rotary_bytes(found) <= sum(memory.weights(found)) <= 1.02 * (size + memory.rotary_bytes(found))
+    assert size + weights.rotary_bytes(found) <= sum(weights.weights(found)) <= 1.02 * (size + weights.rotary_bytes(found))
 
 
 def test_what_is_made_of_the_matrices_of_latent_attention_weighs_too():
     """16 bit: nothing but the products of 0.7. In fp8 a 16-bit copy of kv_b_proj as well, or nothing where MLA is off."""
     found = shape("deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct")
-    sizes = {copies: memory.parameter_bytes(found, copies=copies) for copies in ("none", "expanded", "absorbed")}
+    sizes = {copies: weights.parameter_bytes(found, copies=copies) for copies in ("none", "expanded", "absorbed")}
     assert sizes["none"] == sizes["expanded"]
     assert sizes["absorbed"] - sizes["none"] == 27 * 16 * 2048 * (64 + 512 + 512) * 2
-    block = model.Quant(method="fp8", bits=8, layout="fp8", block=(128, 128))
+    block = quantization.Quant(method="fp8", bits=8, layout="fp8", block=(128, 128))
     narrow = dataclasses.replace(found, quant=block)
-    sizes = {copies: memory.parameter_bytes(narrow, copies=copies) for copies in ("none", "expanded", "absorbed")}
+    sizes = {copies: weights.parameter_bytes(narrow, copies=copies) for copies in ("none", "expanded", "absorbed")}
     assert sizes["expanded"] - sizes["none"] == 27 * 512 * 16 * (128 + 128) * 2
     assert sizes["absorbed"] - sizes["expanded"] > 27 * 16 * 2048 * (64 * 2 + 512 + 512)
 
@@ -216,8 +217,8 @@ def test_what_is_made_of_the_matrices_of_latent_attention_weighs_too():
 )
 def test_latent_attention_by_release_and_environment(version, env, copies):
     found = shape("deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct")
-    chosen = memory.settings({}, found, cards(), version, env)
-    assert memory.latent_copies(chosen) == copies
+    chosen = engine.settings({}, found, cards(), version, env)
+    assert weights.latent_copies(chosen) == copies
     assert memory.kv_block_bytes(found, chosen, 1) / 16 / 2 in ((576, 640) if copies != "none" else (2 * 16 * 192, 2 * 16 * 256))
 
 
@@ -237,7 +238,7 @@ WORKSPACE = 8_519_680
 def test_the_mlp_of_a_family_that_holds_its_first_product():
     """T * 2 * (4h + 3I): logged as 2.52 GiB."""
     found = shape("Qwen/Qwen2.5-3B-Instruct")
-    size, name = memory.activation(found, settings(found, max_num_seqs=128), 75)
+    size, name = activation.activation(found, settings(found, max_num_seqs=128), 75)
     assert (size, name) == (32768 * 2 * (4 * 2048 + 3 * 11008) + 32768 * 24 + WORKSPACE, "mlp")
 
 
@@ -245,14 +246,14 @@ def test_the_mlp_of_a_family_that_drops_it():
     """T * 2 * (3h + 3I)."""
     found = shape("meta-llama/Llama-3.1-8B-Instruct")
     chosen = settings(found, max_model_len=20000, max_num_seqs=4)
-    assert memory.activation(found, chosen, 75) == (20000 * 2 * (3 * 4096 + 3 * 14336) + 20000 * 24 + WORKSPACE, "mlp")
+    assert activation.activation(found, chosen, 75) == (20000 * 2 * (3 * 4096 + 3 * 14336) + 20000 * 24 + WORKSPACE, "mlp")
 
 
 def test_several_ranks_cut_the_mlp_and_add_one_tensor_of_the_hidden_size():
     """T * 2 * (5h + 3I/4): logged as 0.46 GiB on ranks 1 to 3."""
     found = shape("deepseek-ai/DeepSeek-R1-0528-Qwen3-8B")
     chosen = settings(found, tensor_parallel_size=4, max_num_batched_tokens=8192, max_model_len=65536)
-    size, name = memory.activation(found, chosen, 75, samples=False)
+    size, name = activation.activation(found, chosen, 75, samples=False)
     assert (size, name) == (8192 * 2 * (5 * 4096 + 3 * 3072) + 8192 * 24 + WORKSPACE, "mlp")
     assert size / GIB == pytest.approx(0.46, abs=0.005)
 
@@ -261,7 +262,7 @@ def test_several_ranks_cut_the_mlp_and_add_one_tensor_of_the_hidden_size():
 def test_the_sampler_sorts_few_sequences_in_a_way_that_needs_more(seqs, each):
     found = shape("Qwen/Qwen2.5-3B-Instruct")
     chosen = settings(found, max_num_seqs=seqs, max_model_len=2048)
-    assert memory.sampler(found, chosen) == seqs * 151936 * each
+    assert activation.sampler(found, chosen) == seqs * 151936 * each
 
 
 def test_the_sampler_runs_on_the_first_rank_of_the_last_stage():
@@ -278,21 +279,21 @@ def test_awq_expands_its_largest_matrix_below_8_0_from_256_tokens_on():
     # gate_up: 3h + 2I and its own matrix; down: 4h + 3I and its own.
     gate_up = 4096 * 2 * (3 * 5120 + 2 * 27648) + 5120 * 2 * 27648 * 2
     down = 4096 * 2 * (4 * 5120 + 3 * 27648) + 5120 * 27648 * 2
-    assert memory.activation(found, chosen, 75)[0] == max(gate_up, down) + 4096 * 24 + WORKSPACE
-    assert memory.activation(found, chosen, 80) == memory.activation(plain, chosen, 80)
+    assert activation.activation(found, chosen, 75)[0] == max(gate_up, down) + 4096 * 24 + WORKSPACE
+    assert activation.activation(found, chosen, 80) == activation.activation(plain, chosen, 80)
     few = dataclasses.replace(chosen, max_num_batched_tokens=255)
-    assert memory.activation(found, few, 75)[0] == memory.activation(plain, few, 75)[0]
+    assert activation.activation(found, few, 75)[0] == activation.activation(plain, few, 75)[0]
 
 
 def test_awq_as_asked_for_expands_on_newer_cards_too():
     found = shape("Qwen/Qwen2.5-32B-Instruct-AWQ")
     asked = settings(found, cards(1, 44, (8, 9)), max_num_seqs=2, quantization="awq")
-    assert memory.activation(found, asked, 89)[0] > memory.activation(found, dataclasses.replace(asked, plain_kernels=False), 89)[0]
+    assert activation.activation(found, asked, 89)[0] > activation.activation(found, dataclasses.replace(asked, plain_kernels=False), 89)[0]
 
 
 def test_marlin_runs_on_7_5_in_the_later_lanes():
     found = shape("Qwen/Qwen2.5-32B-Instruct-AWQ")
-    assert [memory.marlin(settings(found, version=version), 75) for version in ("0.8.5", "0.19.1", "0.33.0")] == [False, True, True]
+    assert [engine.marlin(settings(found, version=version), 75) for version in ("0.8.5", "0.19.1", "0.33.0")] == [False, True, True]
 
 
 def test_the_experts_work_in_chunks():
@@ -300,13 +301,13 @@ def test_the_experts_work_in_chunks():
     found = shape("Qwen/Qwen3-30B-A3B")
     chosen = settings(found, max_model_len=32768, max_num_seqs=2, tensor_parallel_size=4)
     work = 32768 * 8 * (2048 + 192) * 2
-    size, name = memory.activation(found, chosen, 75)
+    size, name = activation.activation(found, chosen, 75)
     assert name == "experts"
     assert size - work == 32768 * (2 * (3 * 2048 + 128) + 8 * 12) + 32768 * 24 + WORKSPACE
     smaller = dataclasses.replace(chosen, moe_chunk=24576)
-    assert size - memory.activation(found, smaller, 75)[0] == 8192 * 8 * (2048 + 192) * 2
+    assert size - activation.activation(found, smaller, 75)[0] == 8192 * 8 * (2048 + 192) * 2
     older = dataclasses.replace(chosen, version="0.7.3")
-    assert memory.activation(found, older, 75)[0] - size == 32768 * 8 * 384 * 2
+    assert activation.activation(found, older, 75)[0] - size == 32768 * 8 * 384 * 2
 
 
 @pytest.mark.parametrize(("tokens", "top_k", "added"), [(32768, 8, 32768 * 7168 * 4), (16384, 8, 0), (32768, 4, 0)])
@@ -317,33 +318,33 @@ def test_many_experts_outputs_are_added_up_in_float32(tokens, top_k, added):
     chosen = settings(wide, max_model_len=tokens, max_num_seqs=2, tensor_parallel_size=4)
     work = tokens * top_k * (7168 + 192) * 2
     rest = tokens * (2 * (3 * 7168 + 128) + top_k * 12) + WORKSPACE
-    assert 0 <= memory.activation(wide, chosen, 75)[0] - work - added - rest <= tokens * 24
+    assert 0 <= activation.activation(wide, chosen, 75)[0] - work - added - rest <= tokens * 24
 
 
 def test_expert_chunks_are_read_from_the_environment():
     found = shape("Qwen/Qwen3-30B-A3B")
-    assert memory.settings({}, found, cards(), "0.8.5", {"VLLM_FUSED_MOE_CHUNK_SIZE": "4096"}).moe_chunk == 4096
-    assert memory.settings({}, found, cards(), "0.8.5", {"VLLM_FUSED_MOE_CHUNK_SIZE": "many"}).moe_chunk == 32768
+    assert engine.settings({}, found, cards(), "0.8.5", {"VLLM_FUSED_MOE_CHUNK_SIZE": "4096"}).moe_chunk == 4096
+    assert engine.settings({}, found, cards(), "0.8.5", {"VLLM_FUSED_MOE_CHUNK_SIZE": "many"}).moe_chunk == 32768
 
 
 def test_the_backend_decides_about_attentions_copies():
     found = shape("google/gemma-2b-it")
     chosen = settings(found, max_num_seqs=2, max_model_len=8192)
     wide = dataclasses.replace(found, intermediate=16)
-    xformers = memory.activation(wide, chosen, 75)[0]
-    assert xformers > memory.activation(wide, dataclasses.replace(chosen, attention="FLASH_ATTN"), 75)[0]
+    xformers = activation.activation(wide, chosen, 75)[0]
+    assert xformers > activation.activation(wide, dataclasses.replace(chosen, attention="FLASH_ATTN"), 75)[0]
 
 
 def test_an_offloaded_layer_is_brought_back_while_it_runs():
     found = shape("Qwen/Qwen2.5-7B-Instruct")
     chosen = settings(found, max_num_seqs=2, max_model_len=4096)
     moved = dataclasses.replace(chosen, cpu_offload_bytes=4 * GIB)
-    layer = (memory.parameter_bytes(found) - 2 * 152064 * 3584 * 2 - 3584 * 2) // 28
-    assert memory.activation(found, moved, 75)[0] - memory.activation(found, chosen, 75)[0] == layer
+    layer = (weights.parameter_bytes(found) - 2 * 152064 * 3584 * 2 - 3584 * 2) // 28
+    assert activation.activation(found, moved, 75)[0] - activation.activation(found, chosen, 75)[0] == layer
 
 
 def test_hopper_has_a_larger_workspace():
-    assert memory.cublas_workspace(90) - memory.cublas_workspace(75) == 32 * MIB - WORKSPACE
+    assert activation.cublas_workspace(90) - activation.cublas_workspace(75) == 32 * MIB - WORKSPACE
 
 
 @pytest.mark.parametrize(
@@ -413,12 +414,12 @@ def test_the_dtype_is_half_where_the_card_has_no_bfloat16():
 
 def test_an_environment_variable_brings_v0_back_on_newer_cards():
     found = shape("Qwen/Qwen2.5-3B-Instruct")
-    assert memory.settings({}, found, cards(1, 44, (8, 9)), "0.8.5", {"VLLM_USE_V1": "0"}).core == "V0"
+    assert engine.settings({}, found, cards(1, 44, (8, 9)), "0.8.5", {"VLLM_USE_V1": "0"}).core == "V0"
 
 
 def test_versions_are_compared_by_their_numbers():
-    assert memory.release("0.8.5.post1") == (0, 8, 5)
-    assert memory.release("0.10.0") > memory.release("0.9.2")
+    assert engine.release("0.8.5.post1") == (0, 8, 5)
+    assert engine.release("0.10.0") > engine.release("0.9.2")
 
 
 # -- Blocks and the rest -------------------------------------------------------------------------------------------------------------------
@@ -460,7 +461,7 @@ def test_graphs_lie_outside_the_budget_until_the_engine_charges_them():
         rank = memory.predict(found, cards(), settings(found, version=version)).ranks[0]
         rest = rank.budget - rank.weights - rank.activation - rank.non_torch - rank.kv_cache
         assert rest == (rank.cuda_graphs if charged else 0)
-    kept = memory.settings({}, found, cards(), "0.33.0", {"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "0"})
+    kept = engine.settings({}, found, cards(), "0.33.0", {"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "0"})
     assert not kept.charges_graphs
 
 
@@ -499,10 +500,10 @@ def test_more_of_anything_never_needs_less():
         ranks = generator.choice([1, 2, 4])
         chosen = settings(found, tensor_parallel_size=ranks, max_num_seqs=generator.randint(128, 1024), max_num_batched_tokens=generator.randint(512, 32768))
         sm = generator.choice([75, 80, 89])
-        size = memory.activation(found, chosen, sm)[0]
+        size = activation.activation(found, chosen, sm)[0]
         for change in ({"max_num_batched_tokens": chosen.max_num_batched_tokens * 2}, {"max_num_seqs": chosen.max_num_seqs * 2}):
-            assert memory.activation(found, dataclasses.replace(chosen, **change), sm)[0] >= size
-        assert sum(memory.weights(found, ranks * 2)) < sum(memory.weights(found, ranks))
+            assert activation.activation(found, dataclasses.replace(chosen, **change), sm)[0] >= size
+        assert sum(weights.weights(found, ranks * 2)) < sum(weights.weights(found, ranks))
 
 
 # -- Judging -------------------------------------------------------------------------------------------------------------------------------
