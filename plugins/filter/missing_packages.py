@@ -47,7 +47,6 @@ def is_installed(found, version):
     return found is not None and (not version or found.startswith(f"{version}-"))
 
 
-
 class FilterModule:
     """Filters of this file."""
 

@@ -54,7 +54,7 @@ def described(on, old, new):
 def mended(docker_engine, old, new):
     """Whatever a test does to the engines' configuration, the next one starts from the converged one."""
     yield
-    for host in {old, new}:
+    for host in sorted({old, new}):
         assert docker_engine(host)[0] == 0
 
 
@@ -291,7 +291,9 @@ def test_a_driver_that_does_not_answer_is_not_described(container_toolkit, on, n
 def test_a_proof_that_fails_says_what_docker_said(container_toolkit, new):
     status, output, changed = container_toolkit(new, proof_image="vllm/vllm-openai:nothing")
     assert status != 0
-    assert f"A container of vllm/vllm-openai:nothing on {new} does not see the host's 4 cards: Unable to find image 'vllm/vllm-openai:nothing' locally" in output
+    assert (
+        f"A container of vllm/vllm-openai:nothing on {new} does not see the host's 4 cards: Unable to find image 'vllm/vllm-openai:nothing' locally" in output
+    )
     assert container_toolkit(new)[0] == 0
 
 

@@ -26,7 +26,9 @@ def test_driver_and_toolkit_alone_cost_seven_tasks(play_role, old):
 @pytest.mark.parametrize("distribution", [0, 1], ids=["older", "newer"])
 def test_all_of_the_driver_is_at_one_version_and_held(on, hosts, distribution):
     host = on(list(hosts.values())[distribution])
-    installed = host.out(r"dpkg-query -W -f '${db:Status-Abbrev}|${Package}|${Version}\n' '*nvidia*' 'libcuda*' libnvcuvid1 | grep -E '\|[0-9]{3}\.[0-9.]+-'").splitlines()
+    installed = host.out(
+        r"dpkg-query -W -f '${db:Status-Abbrev}|${Package}|${Version}\n' '*nvidia*' 'libcuda*' libnvcuvid1 | grep -E '\|[0-9]{3}\.[0-9.]+-'"
+    ).splitlines()
     assert len(installed) > 15
     assert {line.split("|")[2].partition("-")[0] for line in installed} == {VERSION}
     assert {line.split("|")[0].strip() for line in installed} == {"hi"}
@@ -83,7 +85,9 @@ def test_what_older_ways_have_left_is_removed(on, play_role, new):
     on(new).run("apt-get update")
 
 
-@pytest.mark.parametrize("package", ["nvidia-headless-570-open nvidia-utils-570 nvidia-persistenced", "nvidia-headless-570 nvidia-utils-570 nvidia-persistenced"])
+@pytest.mark.parametrize(
+    "package", ["nvidia-headless-570-open nvidia-utils-570 nvidia-persistenced", "nvidia-headless-570 nvidia-utils-570 nvidia-persistenced"]
+)
 @pytest.mark.parametrize("release", ["ubuntu2404", "ubuntu2204"])
 def test_ubuntus_set_resolves_under_the_pin(on, new, release, package):
     """Where Ubuntu's image cannot be had, apt is asked on Debian with Ubuntu's repository alone, and installs nothing."""
@@ -94,8 +98,12 @@ def test_ubuntus_set_resolves_under_the_pin(on, new, release, package):
     options = f"-o Dir::Etc={root}/etc/apt -o Dir::State::lists={root}/lists -o Dir::Cache={root}/cache -o Dir::State::status={root}/status"
     host.run(f"apt-get {options} update")
     # kmod and python3 come from Ubuntu's own archive.
-    host.write(f"{root}/status", "".join(f"Package: {name}\nStatus: install ok installed\nVersion: 99\nArchitecture: amd64\n\n" for name in ("kmod", "python3")))
+    host.write(
+        f"{root}/status", "".join(f"Package: {name}\nStatus: install ok installed\nVersion: 99\nArchitecture: amd64\n\n" for name in ("kmod", "python3"))
+    )
     wanted = " ".join(f"{name}={VERSION}-*" for name in package.split())
-    planned = [line.split() for line in host.out(f"apt-get {options} --simulate --no-install-recommends install {wanted}").splitlines() if line.startswith("Inst ")]
+    planned = [
+        line.split() for line in host.out(f"apt-get {options} --simulate --no-install-recommends install {wanted}").splitlines() if line.startswith("Inst ")
+    ]
     assert len(planned) > 10
     assert {words[2].lstrip("(") for words in planned if words[1] != "dkms"} == {f"{VERSION}-0ubuntu1"}

@@ -208,7 +208,9 @@ def test_another_process_holds_apts_lock(play_role, on, new):
     try:
         status, output = play_role("cuda_toolkit", "--extra-vars=apt_source_lock_timeout=3", host=new)
         assert status != 0
-        assert f"{new}: cuda-toolkit-12-8=12.8.1-* cannot be installed from http://mirror/cuda/repos/debian12/x86_64/: another process holds apt's lock " in output
+        assert (
+            f"{new}: cuda-toolkit-12-8=12.8.1-* cannot be installed from http://mirror/cuda/repos/debian12/x86_64/: another process holds apt's lock " in output
+        )
         assert "/var/lib/dpkg/lock-frontend (process " in output
         assert "(python3)): wait until it has ended, or raise apt_source_lock_timeout, then run again." in output
     finally:

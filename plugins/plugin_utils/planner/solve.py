@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from . import lanes, memory, options
 from .judgement import MEMORY_CODES, Case, Judgement, judge
-from .problem import PlanRefused, Problem
+from .problem import Problem
 
 GIB = memory.GIB
 # Kept free of the budget and the CUDA graphs: the CUDA context (0.28 to 0.47 GiB, see memory.FITTED) and what fragments.

@@ -76,4 +76,6 @@ def test_version_of_the_module(tmp_path):
 
 def test_a_driver_that_waits_for_a_reboot():
     assert nvidia_driver.reboot_reasons("570.153.02", "575.57.08") == ["driver 570.153.02 runs, and the next boot loads 575.57.08"]
-    assert nvidia_driver.reboot_reasons("570.153.02", "570.153.02") == nvidia_driver.reboot_reasons(None, "570") == nvidia_driver.reboot_reasons("570", None) == []
+    assert (
+        nvidia_driver.reboot_reasons("570.153.02", "570.153.02") == nvidia_driver.reboot_reasons(None, "570") == nvidia_driver.reboot_reasons("570", None) == []
+    )

@@ -146,9 +146,7 @@ def test_a_hanging_nvidia_smi_is_asked_once_and_said(host):
     assert facts["gpu_source"] == "sysfs"
     assert len(facts["gpus"]) == 1
     assert facts["driver_version"] == "570.153.02"
-    assert facts["problems"] == [
-        "nvidia-smi gave no answer within 1 s: a card or its driver hangs; look for Xid lines in the kernel log and reboot the host"
-    ]
+    assert facts["problems"] == ["nvidia-smi gave no answer within 1 s: a card or its driver hangs; look for Xid lines in the kernel log and reboot the host"]
     assert [call for call in host.calls() if call.startswith("nvidia-smi")] == [host.calls()[0]]
 
 
@@ -207,9 +205,7 @@ def test_a_broken_daemon_json_is_a_problem(host):
 
 def test_xids_from_the_kernel_log(host):
     host.write("dev/kmsg", "3,1,5000000,-;NVRM: Xid (PCI:0000:06:10): 79, GPU has fallen off the bus.\n")
-    assert host.facts()["xids"] == [
-        {"pci_bus_id": "0000:06:10.0", "code": 79, "seconds_since_boot": 5, "message": "GPU has fallen off the bus."}
-    ]
+    assert host.facts()["xids"] == [{"pci_bus_id": "0000:06:10.0", "code": 79, "seconds_since_boot": 5, "message": "GPU has fallen off the bus."}]
 
 
 def test_paths(host, tmp_path):
@@ -260,7 +256,9 @@ def test_lost_cards_are_named(host):
     assert "0000:05:00.0" in facts["lost_gpus"]
 
 
-@pytest.mark.parametrize("config, directory", [("{}", "/var/lib/docker"), ('{"data-root": "/srv/docker"}', "/srv/docker"), ('{"data-root": 3}', "/var/lib/docker")])
+@pytest.mark.parametrize(
+    "config, directory", [("{}", "/var/lib/docker"), ('{"data-root": "/srv/docker"}', "/srv/docker"), ('{"data-root": 3}', "/var/lib/docker")]
+)
 def test_room_where_the_engine_keeps_its_images(host, config, directory):
     host.write("etc/docker/daemon.json", config)
     facts = host.facts(paths=["/srv/models"])

@@ -193,7 +193,9 @@ def test_operating_systems(facts, wanted, release, fires):
     assert found == (["os_unsupported"] if fires else [])
 
 
-@pytest.mark.parametrize("state, driver, allowed, fires", [(True, None, False, True), (True, "570", False, False), (True, None, True, False), (None, None, False, False)])
+@pytest.mark.parametrize(
+    "state, driver, allowed, fires", [(True, None, False, True), (True, "570", False, False), (True, None, True, False), (None, None, False, False)]
+)
 def test_secure_boot(facts, state, driver, allowed, fires):
     found = list(preflight.system(facts | {"secure_boot": state, "driver_version": driver}, {"secure_boot": allowed}))
     assert codes(found) == (["secure_boot"] if fires else [])
@@ -251,7 +253,10 @@ def test_nvidia_smi_hangs(facts, wanted):
 @pytest.mark.parametrize(
     "files, sentence",
     [
-        (["/usr/bin/nvidia-uninstall", "/usr/lib/x86_64-linux-gnu/libcuda.so.535.54"], "by a .run file (/usr/bin/nvidia-uninstall is there). Remove it with nvidia-uninstall"),
+        (
+            ["/usr/bin/nvidia-uninstall", "/usr/lib/x86_64-linux-gnu/libcuda.so.535.54"],
+            "by a .run file (/usr/bin/nvidia-uninstall is there). Remove it with nvidia-uninstall",
+        ),
         (["/usr/lib/x86_64-linux-gnu/libcuda.so.535.54"], "libcuda.so.535.54 belongs to no package"),
     ],
 )
@@ -423,6 +428,13 @@ def test_nothing_given_is_changed(facts, wanted):
 
 
 def test_everything_wrong_is_said_at_once(facts, wanted):
-    facts |= {"os": {"id": "debian", "version_id": "11", "architecture": "amd64"}, "secure_boot": True, "memory_bytes": GIB, "driver_foreign_files": ["/usr/bin/nvidia-uninstall"]}
-    report = preflight.judge(bare(facts), wanted | {"variables": ["vllm_x"], "hardware": {"gpus": [CARD] * 2}, "answers": {"http://mirror/cuda/InRelease": answer(404)}})
+    facts |= {
+        "os": {"id": "debian", "version_id": "11", "architecture": "amd64"},
+        "secure_boot": True,
+        "memory_bytes": GIB,
+        "driver_foreign_files": ["/usr/bin/nvidia-uninstall"],
+    }
+    report = preflight.judge(
+        bare(facts), wanted | {"variables": ["vllm_x"], "hardware": {"gpus": [CARD] * 2}, "answers": {"http://mirror/cuda/InRelease": answer(404)}}
+    )
     assert {"unknown_variable", "os_unsupported", "secure_boot", "card_count", "foreign_driver", "memory", "unreachable"} <= set(codes(report.problems))

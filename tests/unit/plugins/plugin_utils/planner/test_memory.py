@@ -102,7 +102,9 @@ def test_the_allocator_rounds_as_torch_does():
 def test_layers_that_are_counted_take_what_layers_written_out_take(seed):
     dice = random.Random(seed)
     for attempt in range(50):
-        kinds = [[int(dice.choice([0.3, 1.2, 2, 3.3, 5.2, 7, 12, 31]) * dice.uniform(0.9, 1.1) * MIB) for tensor in range(dice.randint(1, 8))] for kind in "abc"]
+        kinds = [
+            [int(dice.choice([0.3, 1.2, 2, 3.3, 5.2, 7, 12, 31]) * dice.uniform(0.9, 1.1) * MIB) for tensor in range(dice.randint(1, 8))] for kind in "abc"
+        ]
         parts = [(dice.choice([1, 2, 7, 64]), sizes) for sizes in kinds]
         assert weights.allocated(parts) == weights.allocated([(1, [size for times, sizes in parts for size in sizes * times])])
 
