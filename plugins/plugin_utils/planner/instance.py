@@ -41,16 +41,22 @@ KEYS = {
     "env": Key(dict, "a mapping of environment variables", {}),
     "engine_version": Key(str, "a string (quote it)", "0.8.5"),
     "cpuset_cpus": Key(str, "a string of CPU numbers (quote it)"),
+    "cpuset_mems": Key(str, "a string of NUMA node numbers (quote it)"),
+    "supervisor": Key(str, "a string", "systemd"),
+    "runtime": Key(str, "a string", "container"),
 }
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # a systemd unit and a container carry it
 MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
+NUMBERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET_ENV = re.compile(r"(^|_)((API|ACCESS|SECRET|PRIVATE)_?KEY(_ID)?|TOKEN|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)
 
 AS_GIVEN = "as_given"  # nothing is solved: the options go to the engine as they are
 PROFILES = ("throughput", "low_memory", "latency", AS_GIVEN)
+SUPERVISORS = ("systemd", "compose", "docker")  # who starts an instance, and starts it again
+RUNTIMES = ("container", "native")  # in what the engine runs
+CPUSETS = {"cpuset_cpus": ("CPUs", "0-55"), "cpuset_mems": ("NUMA nodes", "0-1")}  # what each numbers, and an example
 OBJECTIVES = {"context": int, "concurrency": int, "max_gpu_memory_gib": float}
 LARGEST_OBJECTIVE = 2**24
 INDICES = "Write the indices as nvidia-smi numbers them, such as [0, 1]."
@@ -103,7 +109,8 @@ def plain(value):
 def normalize(instance: dict) -> dict:
     """The instance with every key of KEYS and its default, as a plain copy. It has passed `problems`.
 
-    gpus, revision, objective and cpuset_cpus stay None when they are not given: all cards, the hub's default, no goal, all CPUs.
+    gpus, revision, objective, cpuset_cpus and cpuset_mems stay None when they are not given: all cards, the hub's default, no goal, all CPUs,
+    the memory of all nodes.
     """
     given = {key: value for key, value in plain(instance).items() if value is not None}
     defaults = {key: plain(contract.default) for key, contract in KEYS.items()}
@@ -173,7 +180,7 @@ def _fits(value, kind: type) -> bool:
 
 def _one(instance: dict, gpu_count: int | None) -> Iterator[Problem]:
     """The problems of one instance, of which only well-typed keys are left."""
-    name, model, cpus = (instance.get(key) for key in ("name", "model", "cpuset_cpus"))
+    name, model = instance.get("name"), instance.get("model")
     if name is not None and not NAME.fullmatch(name):
         yield Problem(
             "invalid_name",
@@ -186,19 +193,32 @@ def _one(instance: dict, gpu_count: int | None) -> Iterator[Problem]:
         yield Problem("invalid_served_model_name", "served_model_name is empty, has a space or begins with a dash.", "Use one word, such as coder.")
     if "port" in instance and not 1 <= instance["port"] <= 65535:
         yield Problem("port_out_of_range", f"the port {instance['port']} does not exist.", "Use a port from 1 to 65535.")
-    if cpus is not None and not _is_cpuset(cpus):
-        message = f"cpuset_cpus {str(cpus)!r} is not a set of CPUs."
-        yield Problem("invalid_cpuset_cpus", message, 'Write it as docker run reads it, such as "0-55" or "0,2,4-7".')
+    for key, (what, example) in CPUSETS.items():
+        if key in instance and not _is_set(instance[key]):
+            message = f"{key} {str(instance[key])!r} is not a set of {what}."
+            yield Problem(f"invalid_{key}", message, f'Write it as docker run reads it, such as "{example}" or "0,2,4-7".')
+    yield from _supervision(instance)
     yield from _profile(instance)
     yield from _gpus(instance.get("gpus"), gpu_count)
     yield from _env(instance.get("env", {}))
     yield from _options(instance)
 
 
-def _is_cpuset(cpus: str) -> bool:
-    """Whether docker run would take it: single CPUs and rising ranges."""
-    ranges = [[int(cpu) for cpu in part.split("-")] for part in cpus.split(",")] if CPUS.fullmatch(cpus) else [[1, 0]]
-    return all(cpus[0] <= cpus[-1] for cpus in ranges)
+def _is_set(text: str) -> bool:
+    """Whether docker run would take it as a cpuset: single numbers and rising ranges."""
+    ranges = [[int(number) for number in part.split("-")] for part in text.split(",")] if NUMBERS.fullmatch(text) else [[1, 0]]
+    return all(numbers[0] <= numbers[-1] for numbers in ranges)
+
+
+def _supervision(instance: dict) -> Iterator[Problem]:
+    """Who starts the engine, and in what."""
+    for key, known in (("supervisor", SUPERVISORS), ("runtime", RUNTIMES)):
+        if key in instance and instance[key] not in known:
+            yield Problem(f"unknown_{key}", f"the {key} {str(instance[key])!r} is not known.", f"Use one of {', '.join(known)}.")
+    supervisor = instance.get("supervisor")
+    if instance.get("runtime") == "native" and supervisor in SUPERVISORS and supervisor != "systemd":
+        message = f"the runtime native is a program of the host, and the supervisor {supervisor} starts containers only."
+        yield Problem("native_needs_systemd", message, "Use supervisor: systemd, or runtime: container.")
 
 
 def _profile(instance: dict) -> Iterator[Problem]:
