@@ -100,6 +100,15 @@ _value:
     env:
       description: The engine's environment. Empty when refused.
       type: dict
+    hang_argv:
+      description:
+        - What to append to C(argv), or to a step's, once the cards were seen to hang while they exchange data.
+        - Empty with one card, on an engine without the option, where the options name it already, and when refused.
+      type: list
+      elements: str
+    ready_seconds:
+      description: The longest that a start may take until the first completion, on a slow host with empty caches. Null when refused.
+      type: int
     memory:
       description:
         - C(per_rank) has for each card C(total), C(budget), C(weights), C(activation), C(non_torch), C(kv_cache) and C(cuda_graphs).

@@ -16,7 +16,7 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan im
 GIB = 1024**3
 ROOT = pathlib.Path(__file__).parents[5]
 SHAPES = json.loads((ROOT / "tests/data/models.json").read_text(encoding="utf-8"))
-KEYS = {"verdict", "refusals", "warnings", "engine", "options", "reasons", "argv", "env", "memory", "kv", "ladder", "lanes"}
+KEYS = {"verdict", "refusals", "warnings", "engine", "options", "reasons", "argv", "env", "hang_argv", "ready_seconds", "memory", "kv", "ladder", "lanes"}
 
 
 def config_of(name):
