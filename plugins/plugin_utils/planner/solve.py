@@ -21,7 +21,7 @@ from .judgement import MEMORY_CODES, Case, Judgement, judge
 from .problem import Problem
 
 GIB = memory.GIB
-# Kept free of the budget and the CUDA graphs: the CUDA context (0.28 to 0.47 GiB, see memory.FITTED) and what fragments.
+# Kept free of the budget and the CUDA graphs: the CUDA context (0.28 to 0.47 GiB, see fitted.py) and what fragments.
 SPARE_BYTES = GIB // 2
 HIGHEST_UTILIZATION = 0.95
 SWAP_SHARE = 0.4  # of RAM: above it the engine warns
