@@ -7,6 +7,7 @@ An instance is a dict. Its keys, their types and what stands for a missing one a
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import difflib
 import itertools
@@ -59,6 +60,10 @@ RUNTIMES = ("container", "native")  # in what the engine runs
 CPUSETS = {"cpuset_cpus": ("CPUs", "0-55"), "cpuset_mems": ("NUMA nodes", "0-1")}  # what each numbers, and an example
 OBJECTIVES = {"context": int, "concurrency": int, "max_gpu_memory_gib": float}
 LARGEST_OBJECTIVE = 2**24
+APART = (
+    "Name different cards in the key gpus of each instance; without it an instance uses all. To share a card, give each of them the option "
+    "gpu_memory_utilization, with room for the CUDA context of each."
+)
 INDICES = "Write the indices as nvidia-smi numbers them, such as [0, 1]."
 
 # Options and variables that an instance's own key sets: what to write instead.
@@ -300,9 +305,9 @@ def _cards(gpus) -> set[int] | None:
 
 
 def _between(hosted: list[tuple[str, dict, set[int] | None]]) -> Iterator[Problem]:
-    """The problems of every two instances; each is given as its label, its well-typed keys and its cards."""
+    """The problems of every two instances, and of those that share a card; each is given as its label, its well-typed keys and its cards."""
     for (first, a, a_cards), (second, b, b_cards) in itertools.combinations(hosted, 2):
-        both = f"{first} and {second[0].lower()}{second[1:]}"
+        both = joined([first, second])
         if "name" in a and a["name"] == b.get("name"):
             both = f"Two instances named {str(a['name'])!r}"
             yield Problem("duplicate_name", f"{both} are on one host.", "Give each instance its own name.")
@@ -313,9 +318,37 @@ def _between(hosted: list[tuple[str, dict, set[int] | None]]) -> Iterator[Proble
             shared = "all cards"
         else:
             shared = _listed(sorted(b_cards if a_cards is None else a_cards if b_cards is None else a_cards & b_cards))
-        if shared:
-            message = f"{both} both use {shared}."
-            yield Problem("overlapping_gpus", message, "Name different cards in the key gpus of each instance; without it an instance uses all.")
+        if shared and None in (share(a), share(b)):
+            yield Problem("overlapping_gpus", f"{both} both use {shared}.", APART)
+    yield from _overcommitted(hosted)
+
+
+def share(instance: dict) -> float | None:
+    """The share of each of its cards that an instance says it takes."""
+    given = instance.get("options")
+    given = given.get("gpu_memory_utilization") if isinstance(given, dict) else None
+    return given if options.is_number(given) and 0 < given <= 1 else None
+
+
+def _overcommitted(hosted: list[tuple[str, dict, set[int] | None]]) -> Iterator[Problem]:
+    """Cards whose shares are more than the card. What lies outside of the shares is together.py's business, which knows the plans."""
+    named = {card for dummy, dummy, cards in hosted for card in cards or ()}
+    owners = collections.defaultdict(list)
+    for card in sorted(named) or [None]:
+        sharing = tuple((label, share(keys)) for label, keys, cards in hosted if cards is None or card in cards)
+        if len(sharing) > 1 and all(part for dummy, part in sharing) and round(sum(part for dummy, part in sharing), 4) > 1:
+            owners[sharing].append(card)
+    for sharing, cards in owners.items():
+        which = "all cards" if cards == [None] else _listed(cards)
+        taken = " + ".join(f"{part:g}" for dummy, part in sharing)
+        message = f"{joined([label for label, dummy in sharing])} share {which}, and take {taken} of it."
+        yield Problem("shared_card_overcommitted", message, "Lower their gpu_memory_utilization, together to 0.9 or less, or name different cards.")
+
+
+def joined(labels: list[str]) -> str:
+    """The labels of instances as they stand in a sentence: Instance 'a', instance 'b' and instance 'c'."""
+    rest = [f"{label[0].lower()}{label[1:]}" for label in labels[1:]]
+    return ", ".join([labels[0], *rest[:-1]]) + f" and {rest[-1]}"
 
 
 def _listed(gpus: list[int]) -> str:

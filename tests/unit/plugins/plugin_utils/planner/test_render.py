@@ -69,7 +69,15 @@ def test_a_refusal_is_written_out():
 
 @pytest.mark.parametrize(
     "instances, hardware, models",
-    [(None, None, None), ("x", {}, {}), ([None, 3, {}], host(), {}), ([{"name": "a", "model": NAME}], host(), {}), ([], {}, {}), ([{"name": []}], 7, [])],
+    [
+        (None, None, None),
+        ("x", {}, {}),
+        ([None, 3, {}], host(), {}),
+        ([{"name": "a", "model": NAME}], host(), {}),
+        ([], {}, {}),
+        ([{"name": []}], 7, []),
+        ([{"name": "a (3)"}, {"name": "a"}, {"name": "a"}], host(), {}),
+    ],
 )
 def test_what_is_malformed_is_written_out_too(instances, hardware, models):
     found = host_plan(instances, hardware, models if isinstance(models, dict) else {})
