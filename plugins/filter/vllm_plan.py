@@ -124,7 +124,6 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instance import plain
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.options import kind_of
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan import plan
 
@@ -135,7 +134,7 @@ def vllm_plan(instance, host, model, ledger=()):
             raise AnsibleFilterError(f"gpuhosts.inference.vllm_plan: {name} must be a mapping, not {kind_of(value)}")
     if not isinstance(ledger, (list, tuple)):
         raise AnsibleFilterError(f"gpuhosts.inference.vllm_plan: ledger must be a list, not {kind_of(ledger)}")
-    return plan(plain(instance), plain(host), plain(model), plain(ledger))
+    return plan(instance, host, model, ledger)
 
 
 class FilterModule:

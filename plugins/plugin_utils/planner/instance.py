@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import options
-from .problem import Problem
+from .problem import PlanRefused, Problem
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,22 @@ SECRET_REMEDY = "Remove it: the only secret that this release hands to the engin
 
 
 PLAIN = (str, int, float, bool, type(None))
+DEEPEST = 100  # levels of mappings and lists: a config.json has five
 
 
-def plain(value):
-    """A copy made of Python's own dict, list, str, int and float: Ansible's values are subclasses of them, read lazily and tagged."""
+def plain(value, depth: int = 0):
+    """A copy made of Python's own dict, list, str, int and float: Ansible's values are subclasses of them, read lazily and tagged.
+
+    PlanRefused for what is nested deeper than DEEPEST, such as what contains itself: nothing behind this need be proof against it.
+    """
     if type(value) in PLAIN:
         return value
+    if depth > DEEPEST:
+        raise PlanRefused([Problem("nested_too_deep", f"A value is nested more than {DEEPEST} levels deep.", "Write it with fewer levels.")])
     if isinstance(value, dict):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {plain(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, depth + 1) for item in value]
     if isinstance(value, bool):
         return value
     for kind in (str, int, float):

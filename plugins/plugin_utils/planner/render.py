@@ -11,7 +11,7 @@ import textwrap
 from . import instance as contract
 from . import together
 from .plan import plan
-from .problem import Problem
+from .problem import PlanRefused, Problem
 
 GIB = 1024**3
 BAR, WIDTH = 48, 72
@@ -23,9 +23,14 @@ def host_plan(instances, host, models, ledger=(), name: str = "") -> dict:
     """The plans of a host's whole vllm_instances, as plain types: {verdict, problems, plans: {instance: plan}, text}.
 
     models: hub id -> config.json. problems are those between instances, [{code, message, remedy}]: ports and names that two of them share, cards
-    that have no room for all that share them, and swap that does not fit the RAM together. verdict is "refused" when there is such a problem or one of the plans is refused. name: the host's.
+    that have no room for all that share them, and swap that does not fit the RAM together. verdict is "refused" when there is such a problem or one
+    of the plans is refused. name: the host's.
     """
-    instances, host, models = contract.plain(instances), contract.plain(host), contract.plain(models)
+    try:
+        instances, host, models = (contract.plain(part) for part in (instances, host, models))
+    except PlanRefused as refused:
+        problems = [dataclasses.asdict(problem) for problem in refused.problems]
+        return {"verdict": "refused", "problems": problems, "plans": {}, "text": "\n".join(_problems("refused", problems))}
     instances = [] if instances is None else instances
     listed = instances if isinstance(instances, list) else []
     plans, made, parts = {}, [], []

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from ..facts import BATCHED_TOKENS, LONG_CONTEXT, Facts, rope_kind
+from ..options import shown
 from ..problem import Problem
 from .subject import Subject, listed
 
@@ -86,6 +87,20 @@ def prefix_caching_with_window(f: Facts) -> Problem | None:
         return None
     message = f"The V0 engine has no prefix caching for a model with a sliding window, here of {f.model.sliding_window} tokens."
     return Problem("prefix_caching_with_window", message, "Set enable_prefix_caching: false, or disable_sliding_window: true.")
+
+
+@RULES.refusal
+def rope_scaling_not_a_mapping(f: Facts) -> Problem | None:
+    """transformers_utils/config.py patch_rope_scaling_dict: the parser takes any JSON, and what reads it wants a mapping."""
+    overrides = f.option("hf_overrides")
+    given = {"rope_scaling": f.option("rope_scaling")}
+    if isinstance(overrides, dict):
+        given |= {f"hf_overrides.{name}": overrides.get(name) for name in ("rope_scaling", "rope_parameters")}
+    wrong = [name for name, value in given.items() if value is not None and not isinstance(value, dict)]
+    if not wrong:
+        return None
+    message = f"{listed(wrong)} must be a mapping, and it is {shown(given[wrong[0]])}."
+    return Problem("rope_scaling_not_a_mapping", message, "Write it as {rope_type: yarn, factor: 4.0, original_max_position_embeddings: 32768}.")
 
 
 @RULES.refusal

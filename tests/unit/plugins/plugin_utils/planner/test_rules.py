@@ -133,6 +133,7 @@ RULES = {
         case({"enable_prefix_caching": True}, MISTRAL_V1),
         case({"enable_prefix_caching": True, "disable_sliding_window": True, "max_model_len": 4096}, MISTRAL_V1),
     ),
+    "rope_scaling_not_a_mapping!": (case({"rope_scaling": ["yarn"]}), case({"rope_scaling": YARN})),
     "window_and_rope_scaling!": (case({"disable_sliding_window": True}, {"rope_scaling": YARN}), case({"disable_sliding_window": True})),
     "prefix_hash_not_in_v0!": (
         case({"enable_prefix_caching": True, "prefix_caching_hash_algo": "sha256"}),
