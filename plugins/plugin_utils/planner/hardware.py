@@ -29,6 +29,10 @@ MAX_CARDS = 64
 RESERVED_BASE_BYTES = int(0.3 * GIB)
 RESERVED_SHARE = 0.006
 
+# Cards of one instance that differ by more than firmware explains, as a share of the larger: of pairs such as 22 and 24 GB people report that they
+# serve, of 11 and 22 GB nobody.
+UNEQUAL_WARNING, UNEQUAL_REFUSAL = 0.05, 0.10
+
 # Cards whose machines join them by NVLink or NVSwitch, by name, where the host's own links are not known.
 NVLINK_NAMES = re.compile(r"\b(A100|A800|H100|H800|H20|H200|B100|B200|B300|GB?H?200|V100-SXM\d|P100-SXM\d)(?!\S*PCIE)", re.IGNORECASE)
 
@@ -115,10 +119,10 @@ def reserved_estimate(total_bytes: int) -> int:
     return RESERVED_BASE_BYTES + int(RESERVED_SHARE * total_bytes)
 
 
-def unequal(cards: tuple[Card, ...]) -> Problem | None:
-    """The problem that cards of one instance differ in size by more than firmware explains: every rank gets as few blocks as the smallest."""
+def unequal(cards: tuple[Card, ...], share: float) -> Problem | None:
+    """The problem that cards of one instance differ by more than that share of the largest: every rank gets as few blocks as the smallest has."""
     smallest, largest = min(cards, key=lambda card: card.total_bytes), max(cards, key=lambda card: card.total_bytes)
-    if largest.total_bytes - smallest.total_bytes <= 0.05 * largest.total_bytes:
+    if largest.total_bytes - smallest.total_bytes <= share * largest.total_bytes:
         return None
     message = (
         f"GPU {smallest.index} has {smallest.total_bytes / GIB:.2f} GiB and GPU {largest.index} has {largest.total_bytes / GIB:.2f} GiB: "

@@ -149,13 +149,19 @@ class Judgement:
         """Why the engine cannot start or serve, or why that is not what was asked for."""
         if self.unreadable or self.impossible:
             return self.unreadable or self.impossible
-        unequal = hardware.unequal(self.used) if self.settings else None
-        return (*rules.refusals(self.facts), *([unequal] if unequal else ()), *self._shortfalls[0], *self.unmet)
+        return (*rules.refusals(self.facts), *self._unequal(hardware.UNEQUAL_REFUSAL), *self._shortfalls[0], *self.unmet)
 
     @functools.cached_property
     def warnings(self) -> tuple[Problem, ...]:
         """What will be slower, hidden or otherwise than asked."""
-        return () if self.unreadable or self.impossible else (*rules.warnings(self.facts), *self._shortfalls[1])
+        if self.unreadable or self.impossible:
+            return ()
+        unequal = () if self._unequal(hardware.UNEQUAL_REFUSAL) else self._unequal(hardware.UNEQUAL_WARNING)
+        return (*rules.warnings(self.facts), *unequal, *self._shortfalls[1])
+
+    def _unequal(self, share: float) -> tuple[Problem, ...]:
+        found = hardware.unequal(self.used, share) if self.settings else None
+        return (found,) if found else ()
 
     @property
     def fits(self) -> bool:

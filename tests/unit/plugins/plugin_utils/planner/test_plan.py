@@ -212,6 +212,14 @@ def test_what_is_nested_without_end_is_refused(levels):
     assert plan(GOOD, cards(4), {**QWEN3_32B_AWQ, "x": nested(90, 1)})["verdict"] == "fits"
 
 
+def test_cards_that_are_nearly_equal_are_warned_of():
+    """22 GB beside 24 GB: a pair that is reported to serve."""
+    host = {"gpus": [*cards(3)["gpus"], {**cards(4)["gpus"][3], "name": "NVIDIA TITAN RTX", "memory_total_bytes": 24576 << 20}]}
+    found = plan(GOOD, host, QWEN3_32B_AWQ)
+    assert found["verdict"] == "fits" and "unequal_cards" in codes(found["warnings"])
+    assert "unequal_cards" not in codes(plan(GOOD, cards(4), QWEN3_32B_AWQ)["warnings"])
+
+
 def test_unequal_cards_may_stand_in_one_host():
     host = {"gpus": [*cards(4)["gpus"], {**cards(5)["gpus"][4], "memory_total_bytes": 11264 << 20}]}
     assert plan({**GOOD, "gpus": [0, 1, 2, 3]}, host, QWEN3_32B_AWQ)["verdict"] == "fits"
