@@ -190,6 +190,7 @@ MEMORY_CODES = ROOM_CODES | {"kv_cache_too_small"}
 
 def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> Case:
     """The case that an instance, a host and a config.json make. PlanRefused with every problem that each of them has."""
+    given, host, config, ledger = (instance.plain(part) for part in (given, host, config, ledger))
     problems = instance.problems([given])
     parts = []
     for part, arguments in ((hardware.read, (host,)), (model.read, (config, tensor_bytes))):
@@ -201,8 +202,7 @@ def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> 
         raise PlanRefused(problems)
     full = instance.normalize(given)
     found, shape = parts
-    ledger = tuple(ledger) if isinstance(ledger, (list, tuple)) else ()
-    return Case(full, found, found.chosen(full["gpus"]), shape, instance.plain(config), ledger, accounting)
+    return Case(full, found, found.chosen(full["gpus"]), shape, config, tuple(ledger) if isinstance(ledger, list) else (), accounting)
 
 
 def judge(case: Case, given: dict) -> Judgement:

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from . import judgement, ladder, lanes, solve, start
 from . import options as engine_options
 from .command import command
-from .instance import plain
 from .judgement import Case, Judgement
 from .problem import PlanRefused, Problem
 
@@ -40,7 +39,6 @@ def plan(instance, host, model_config, ledger=(), tensor_bytes=None, accounting=
         lanes      [{verdict, refusals, engine, changes: [{name, change}], kv}], the same instance on every other engine
     """
     try:
-        instance, host, model_config, ledger = (plain(part) for part in (instance, host, model_config, ledger))
         case = judgement.read(instance, host, model_config, ledger, tensor_bytes, accounting)
         solution = solve.solve(case)
     except PlanRefused as refused:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass
 
 from . import options as engine_options
@@ -80,7 +79,7 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
     env, known = env or {}, known or _resolved(options, model, cards, version, env or {})
     utilization, swap = (_default(version, name, otherwise) if options.get(name) is None else options[name] for name, otherwise in DEFAULTS)
     v1, chunk = known["core"] == "V1", str(env.get("VLLM_FUSED_MOE_CHUNK_SIZE", ""))
-    chunk = int(chunk) if re.fullmatch(r"\d{1,15}", chunk, re.ASCII) else 0
+    chunk = int(chunk) if chunk.isascii() and chunk.isdigit() and len(chunk) < 16 else 0
     return Settings(
         version=version,
         gpu_memory_utilization=utilization,

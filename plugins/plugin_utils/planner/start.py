@@ -17,7 +17,7 @@ from .weights import parameter_bytes
 # called seen is from public logs of 0.8 and later.
 PROCESS = 60  # container, Python, torch, the engine's modules, tokenizer: 16 to 40 seen
 RANKS = 60  # processes of the other ranks, NCCL, and the look at which cards reach each other: 60 seen with 8 cards
-DISK = 100 * 10**6  # bytes per second of a hard disk or a share on a network of 1 Gbit/s; ranks read the same files, once for all
+DISK = 100 * 10**6  # bytes per second of a hard disk, or of a share on a network of 1 Gbit/s; all ranks read the same files at the same time
 PINNED = 10**9  # bytes per second at which a rank fills and pins RAM for swap: half of what one core clears
 PROFILING = 60  # the largest batch once, with Triton's kernels compiled before it
 COMPILED_LAYER = 2  # torch.compile in V1: 35 of 28 layers, 70 of 80 seen
@@ -30,15 +30,18 @@ def ready_seconds(case: Case, judged: Judgement) -> int | None:
     settings = judged.settings
     if settings is None:
         return None
-    seconds = PROCESS + checkpoint_bytes(case.model) / DISK + settings.swap_bytes / PINNED + PROFILING + COMPLETION
+    seconds = PROCESS + checkpoint_bytes(case, judged) / DISK + settings.swap_bytes / PINNED + PROFILING + COMPLETION
     seconds += RANKS if settings.tensor_parallel_size * settings.pipeline_parallel_size > 1 else 0
     seconds += compiled_layers(case.model, settings) * COMPILED_LAYER + graph_sizes(settings) * GRAPH
     return math.ceil(seconds / 10) * 10
 
 
-def checkpoint_bytes(model: Model) -> int:
-    """What is read from the disk: all tensors, as they lie there. Their true sizes where they are known."""
-    return sum(size for name, size in model.tensor_bytes) or parameter_bytes(model, element=4 if model.dtype == "float32" else 2, copies="none")
+def checkpoint_bytes(case: Case, judged: Judgement) -> int:
+    """What is read from the disk: what lies on the cards and what was moved to RAM, or all of a checkpoint that is quantised while it is read."""
+    settings, found = judged.settings, judged.prediction
+    if judged.facts.model is not case.model:
+        return sum(size for name, size in case.model.tensor_bytes) or parameter_bytes(case.model, copies="none")
+    return sum(rank.weights + settings.cpu_offload_bytes for rank in found.ranks)
 
 
 def compiled_layers(model: Model, settings: Settings) -> int:

@@ -93,6 +93,8 @@ def prefix_caching_with_window(f: Facts) -> Problem | None:
 def rope_scaling_not_a_mapping(f: Facts) -> Problem | None:
     """transformers_utils/config.py patch_rope_scaling_dict: the parser takes any JSON, and what reads it wants a mapping."""
     overrides = f.option("hf_overrides")
+    if not overrides and f.option("rope_scaling") is None:
+        return None
     given = {"rope_scaling": f.option("rope_scaling")}
     if isinstance(overrides, dict):
         given |= {f"hf_overrides.{name}": overrides.get(name) for name in ("rope_scaling", "rope_parameters")}
