@@ -94,6 +94,8 @@ def test_the_engine_takes_every_command_line(engine, profile):
         # Of the ladder one step, each as often as the others: a step differs from the plan in few values.
         steps = found["ladder"][step % len(found["ladder"]) :][:1] if found["ladder"] else []
         commands = [found["argv"], *(rung["argv"] for rung in steps)]
+        # What is appended once cards were seen to hang goes behind any of them.
+        commands += [commands[-1] + found["hang_argv"]] if found["hang_argv"] else []
         refusals = engine.refusals(**question(*case, found, commands))
         asked.update(json.dumps([case[1:], found["env"], argv]) for argv in commands)
         for argv, refusal in zip(commands, refusals, strict=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from . import judgement, ladder, lanes, solve, start
+from . import judgement, ladder, lanes, nearest, solve, start
 from . import options as engine_options
 from .command import command
 from .judgement import Case, Judgement
@@ -101,7 +101,7 @@ def _with_remedies(case: Case, judged: Judgement) -> list[Problem]:
     """The refusals. Where memory alone is missing, the remedy of the first one names the nearest plans, each of which has been judged."""
     refusals = list(judged.refusals)
     if judged.memory_refusal:
-        refusals[0] = dataclasses.replace(refusals[0], remedy=judgement.in_words(case, judgement.nearest(case, judged)))
+        refusals[0] = dataclasses.replace(refusals[0], remedy=nearest.in_words(case, nearest.nearest(case, judged)))
     return refusals
 
 

@@ -50,7 +50,7 @@ def host_plan(instances, host, models, ledger=(), name: str = "") -> dict:
 
 
 def text(found: dict, given, title: str = "") -> str:
-    """A plan as a table for a terminal: asked, decided and why, memory of every card, KV cache, steps down, warnings, refusals."""
+    """A plan as a table for a terminal: asked, decided and why, memory of every card, KV cache, start, steps down, warnings, refusals."""
     given = given if isinstance(given, dict) else {}
     engine, lines = found["engine"], []
     what = f"vLLM {engine['version']}" + (f", {engine['core']}, {engine['attention']}" if engine["core"] else "")
@@ -65,6 +65,8 @@ def text(found: dict, given, title: str = "") -> str:
         each = f"{kv['bytes_per_token'] / 1024:g} KiB per token and card"
         lines.append(_row("KV cache", f"{kv['tokens']} tokens ({kv['blocks']} blocks of {kv['block_size']}, {each})"))
         lines.append(_row("", f"{kv['max_concurrency']:g} sequences of the longest context at once"))
+    if found["ready_seconds"] is not None:
+        lines.append(_row("start", f"may take up to {found['ready_seconds']} s until the first completion"))
     for number, rung in enumerate(found["ladder"], 1):
         lines.append(_row("steps down" if number == 1 else "", f"{number}. {_words(rung['changes'])}: {rung['reason']}"))
     for label, other in zip(itertools.chain(["other lanes"], itertools.repeat("")), found["lanes"], strict=False):

@@ -44,6 +44,7 @@ def test_two_instances_that_share_nothing():
     drawn = [line.strip() for line in found["text"].splitlines() if line.strip().startswith("[W")]
     assert [len(line) for line in drawn] == [BAR + 2] * 2
     assert f"{found['plans']['a']['kv']['tokens']} tokens" in found["text"]
+    assert f"start       may take up to {found['plans']['a']['ready_seconds']} s" in found["text"]
 
 
 def test_two_instances_that_share_a_card_and_a_port():
