@@ -13,7 +13,7 @@ description:
     memory that every card will need.
   - Refuses in numbers what cannot start, with the nearest plans that fit, and warns of what starts and is not as expected.
   - It never fails because of what it finds. A verdict of C(refused) is for the playbook to act on.
-positional: _input, host, model, ledger
+positional: _input, host, model, ledger, tensor_bytes
 options:
   _input:
     description: One entry of C(vllm_instances).
@@ -34,6 +34,11 @@ options:
     type: list
     elements: dict
     default: []
+  tensor_bytes:
+    description:
+      - The true sizes of the checkpoint's tensors, where they are known, in place of the estimate from C(config.json).
+      - A mapping of their names to bytes, or their sum as one number, such as C(metadata.total_size) of a safetensors index or the size of a GGUF file.
+    type: raw
 seealso:
   - plugin: gpuhosts.inference.vllm_flags
     plugin_type: filter
@@ -128,13 +133,13 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.options
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan import plan
 
 
-def vllm_plan(instance, host, model, ledger=()):
+def vllm_plan(instance, host, model, ledger=(), tensor_bytes=None):
     for name, value in (("the instance", instance), ("host", host), ("model", model)):
         if not isinstance(value, dict):
             raise AnsibleFilterError(f"gpuhosts.inference.vllm_plan: {name} must be a mapping, not {kind_of(value)}")
     if not isinstance(ledger, (list, tuple)):
         raise AnsibleFilterError(f"gpuhosts.inference.vllm_plan: ledger must be a list, not {kind_of(ledger)}")
-    return plan(instance, host, model, ledger)
+    return plan(instance, host, model, ledger, tensor_bytes)
 
 
 class FilterModule:
