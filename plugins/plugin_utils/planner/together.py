@@ -70,7 +70,7 @@ def _shared_cards(instances: list, host, plans: list[dict]) -> Iterator[Problem]
             yield Problem("shared_card_charged", message, 'Set VLLM_USE_V1: "0" in their env, use a later engine_version, or name different cards.')
             continue
         tightest = max(shared, key=lambda card: _over(ranks[card]))
-        over, total = _over(ranks[tightest]), next(iter(ranks[tightest].values()))[1]["total"]
+        over, total = _over(ranks[tightest]), ranks[tightest][names[0]][1]["total"]
         if over > 0:
             each = ", ".join(f"{name} {_taken(rank) / GIB:.2f}" for name, (dummy, rank) in ranks[tightest].items())
             message = (
