@@ -38,6 +38,15 @@ def context_over_model(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+def chunks_not_for_pooling(f: Facts) -> Problem | None:
+    """engine/arg_utils.py _set_default_args_v0. V1 of 0.8.5 has no pooling; later engines decide by the model, and only warn."""
+    if f.core != "V0" or not f.chunked or not f.pools:
+        return None
+    message = f"enable_chunked_prefill is true, and with task: {f.option('task')} vLLM {f.lane.version} computes every prompt in one piece."
+    return Problem("chunks_not_for_pooling", message, "Remove enable_chunked_prefill.")
+
+
+@RULES.refusal
 def batched_tokens_below_context(f: Facts) -> Problem | None:
     """config.py SchedulerConfig._verify_args."""
     if f.chunked or f.max_num_batched_tokens >= f.max_model_len:

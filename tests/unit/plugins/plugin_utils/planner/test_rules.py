@@ -120,6 +120,7 @@ RULES = {
         case({"max_model_len": 8192, "max_num_batched_tokens": 4096}),
         case({"max_model_len": 8192, "max_num_batched_tokens": 4096, "enable_chunked_prefill": True}),
     ),
+    "chunks_not_for_pooling!": (case({"task": "embed", "enable_chunked_prefill": True}), case({"task": "embed", "enable_prefix_caching": True})),
     "batched_tokens_below_sequences!": (
         case({"max_model_len": 64, "max_num_batched_tokens": 64, "max_num_seqs": 65}),
         case({"max_model_len": 64, "max_num_batched_tokens": 64, "max_num_seqs": 64}),
@@ -412,6 +413,46 @@ def test_awq_experts_need_what_awq_needs():
     assert "quantization_capability!" in codes(given, {**QWEN3_30B_A3B, **AWQ}, capability=volta)
     assert "quantization_capability!" not in codes(given, {**QWEN3_30B_A3B, **AWQ})
     assert "quantization_capability!" not in codes(given, {**QWEN3_30B_A3B, **GPTQ}, capability=volta)
+
+
+@pytest.mark.parametrize(
+    "asked, config, version, capability",
+    [
+        ("moe_wna16", {**QWEN3_30B_A3B, **GPTQ_ORDERED}, "0.8.5", (7, 5)),
+        ("moe_wna16", {**QWEN3_30B_A3B, **quantized("gptq", bits=3, sym=True, desc_act=False)}, "0.8.5", (7, 5)),
+        ("gptq_marlin", GPTQ_ASYMMETRIC, "0.8.5", (8, 6)),
+        ("gptq_marlin", quantized("gptq", group_size=16, sym=True, desc_act=False), "0.19.1", (7, 5)),
+        ("marlin", GPTQ_ASYMMETRIC, "0.8.5", (8, 6)),
+        ("awq_marlin", quantized("awq", group_size=16, zero_point=True), "0.19.1", (7, 5)),
+        ("gptq_marlin_24", GPTQ, "0.8.5", (8, 6)),
+        ("gptq_bitblas", GPTQ_ASYMMETRIC, "0.8.5", (8, 6)),
+    ],
+)
+def test_a_method_of_the_checkpoints_family_that_does_not_take_it(asked, config, version, capability):
+    """quantization names a method that reads others of that quant_method: the engine calls it a mismatch."""
+    assert "quantization_mismatch!" in codes({"quantization": asked}, config, version, capability=capability)
+    assert "quantization_mismatch!" not in codes(None, config, version, capability=capability)
+
+
+@pytest.mark.parametrize("stored, method", [("marlin", "marlin"), ("marlin_24", "gptq_marlin_24"), ("gptq", "gptq_marlin"), (["marlin"], "gptq_marlin")])
+def test_a_checkpoint_that_is_stored_for_one_kernel(stored, method):
+    config = quantized("gptq", sym=True, desc_act=False, checkpoint_format=stored)
+    assert facts({}, config, capability=(8, 6)).quantization == method
+    assert "quantization_mismatch!" not in codes({"quantization": method}, config, capability=(8, 6))
+    assert "quantization_capability!" in codes({"quantization": method}, config)
+
+
+def test_experts_in_another_order_have_no_kernel_on_turing():
+    """The solver asked for moe_wna16, and the engine's own parser refused it."""
+    assert "moe_wna16" not in only("gptq_picks_bitblas", None, {**QWEN3_30B_A3B, **GPTQ_ORDERED}).remedy
+    assert "moe_wna16" in only("gptq_picks_bitblas", None, {**QWEN3_30B_A3B, **GPTQ}).remedy
+
+
+def test_pooling_computes_prompts_whole():
+    """vllm 0.8.5 engine/arg_utils.py: chunks are neither its default for a long context, nor taken."""
+    found = facts({"task": "embed", "max_model_len": 40960}, {"max_position_embeddings": 40960})
+    assert not found.chunked and found.max_num_batched_tokens == 40960
+    assert facts({"task": "classify", "max_model_len": 512}).max_num_batched_tokens == 32768
 
 
 @pytest.mark.parametrize("given", [{"quantization": "deepspeedfp"}, {"quantization": "awq"}])
