@@ -178,7 +178,9 @@ def v1_obstacles(option: Callable, env: Mapping[str, str], model: Model, dtype: 
     """engine/arg_utils.py _is_v1_supported_oracle: what makes 0.8.5 fall back to V0, or fail where VLLM_USE_V1=1 is set."""
     if sm < 80:
         yield f"compute capability {sm // 10}.{sm % 10}, below 8.0"
-    if option("kv_cache_dtype") != "auto" and (sm < 90 or "VLLM_ATTENTION_BACKEND" in env):
+    # FlashAttention 3 alone reads it: attention/utils/fa_utils.py flash_attn_supports_fp8.
+    flash = 90 <= sm < 100 and env.get("VLLM_ATTENTION_BACKEND") in (None, "FLASH_ATTN_VLLM_V1")
+    if option("kv_cache_dtype") != "auto" and not flash:
         yield "kv_cache_dtype"
     for name, default in (
         ("preemption_mode", None),

@@ -74,6 +74,9 @@ class Host:
         return tuple(by_index[index] for index in indices)
 
 
+NO_CARDS = Problem("no_cards", "The hardware has no list of cards under gpus.", "List every card with index, name, compute_capability and memory_total_bytes.")
+
+
 def read(facts) -> Host:
     """The host described by gpu_facts or by hand. PlanRefused with every problem when it cannot be used.
 
@@ -84,8 +87,7 @@ def read(facts) -> Host:
         raise PlanRefused([Problem("hardware_not_a_mapping", "The hardware is not a mapping.", "Write it with the key gpus, as gpu_facts returns it.")])
     gpus = facts.get("gpus")
     if not isinstance(gpus, list) or not gpus:
-        remedy = "List every card with index, name, compute_capability and memory_total_bytes."
-        raise PlanRefused([Problem("no_cards", "The hardware has no list of cards under gpus.", remedy)])
+        raise PlanRefused([NO_CARDS])
     if len(gpus) > MAX_CARDS:
         raise PlanRefused([Problem("too_many_cards", f"The hardware lists {len(gpus)} cards.", f"List at most {MAX_CARDS} cards for one host.")])
     problems, cards = [], []

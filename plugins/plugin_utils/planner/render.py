@@ -133,5 +133,6 @@ def _bar(values: dict) -> str:
     drawn, end = "", 0
     for part, letter in PARTS:
         end += max(0, values[part])
-        drawn += letter * (round(end / values["total"] * BAR) - len(drawn))
+        # One letter over the bar is enough to see that it is too long: a part can be a million cards.
+        drawn += letter * (min(round(end / values["total"] * BAR), BAR + 1) - len(drawn))
     return drawn.ljust(BAR, ".") if len(drawn) <= BAR else drawn[: BAR - 1] + ">"

@@ -8,7 +8,7 @@ import collections
 import math
 from collections.abc import Iterator
 
-from . import hardware, options
+from . import hardware
 from . import instance as contract
 from .fitted import FITTED
 from .hardware import GIB
@@ -26,14 +26,18 @@ def problems(instances, host, plans: list[dict]) -> list[Problem]:
     alone = {problem for given in instances for problem in contract.problems([given])}
     labels = {(problem.code, problem.remedy) for problem in alone}
     found = [problem for problem in contract.problems(instances) if problem not in alone and (problem.code, problem.remedy) not in labels]
-    return [*found, *_swap(host, plans), *_shared_cards(instances, host, plans)]
+    try:
+        known = hardware.read(host)
+    except PlanRefused:  # each of the plans says so
+        return found
+    return [*found, *_swap(known, plans), *_shared_cards(instances, known, plans)]
 
 
-def _swap(host, plans: list[dict]) -> Iterator[Problem]:
+def _swap(host: hardware.Host, plans: list[dict]) -> Iterator[Problem]:
     """Swap is pinned in RAM for every card, also where nothing is swapped."""
-    ram = host.get("memory_bytes") if isinstance(host, dict) else None
+    ram = host.memory_bytes
     swap = sum(_swap_bytes(each) for each in plans if each["engine"]["core"] == "V0")
-    if len(plans) > 1 and options.is_number(ram) and ram > 0 and swap > SWAP_SHARE * ram:
+    if len(plans) > 1 and ram and swap > SWAP_SHARE * ram:
         message = f"The swap of all instances together is {swap / GIB:.0f} GiB, {swap / ram:.0%} of {ram / GIB:.0f} GiB RAM."
         yield Problem("swap_over_ram_together", message, "Use smaller swap_space values; each counts once for every card.")
 
@@ -47,7 +51,7 @@ def _swap_bytes(found: dict) -> int:
 # -- Cards that several instances use ------------------------------------------------------------------------------------------------------
 
 
-def _shared_cards(instances: list, host, plans: list[dict]) -> Iterator[Problem]:
+def _shared_cards(instances: list, host: hardware.Host, plans: list[dict]) -> Iterator[Problem]:
     """Whether each card has room for the ranks of all instances that fit on it alone, one problem for all cards that the same instances share.
 
     Shares that are missing, or more than the card, are instance.py's business.
@@ -81,16 +85,12 @@ def _shared_cards(instances: list, host, plans: list[dict]) -> Iterator[Problem]
             yield Problem("shared_card_too_small", message, remedy)
 
 
-def _ranks(instances: list, host, plans: list[dict]) -> dict[int, dict[str, tuple[dict, dict]]]:
+def _ranks(instances: list, host: hardware.Host, plans: list[dict]) -> dict[int, dict[str, tuple[dict, dict]]]:
     """Card -> instance -> (plan, rank) of the plans that fit."""
-    try:
-        known = hardware.read(host)
-    except PlanRefused:
-        return {}
     found = collections.defaultdict(dict)
     for given, plan in zip(instances, plans, strict=True):
         if plan["verdict"] == "fits":
-            for card, rank in zip(known.chosen(given.get("gpus")), plan["memory"]["per_rank"], strict=False):
+            for card, rank in zip(host.chosen(given.get("gpus")), plan["memory"]["per_rank"], strict=False):
                 found[card.index][str(given["name"])] = plan, rank
     return found
 

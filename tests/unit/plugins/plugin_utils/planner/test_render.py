@@ -68,6 +68,12 @@ def test_a_refusal_is_written_out():
     assert "REFUSED" in found["text"] and "refused     context_over_model: max_model_len is 50000" in found["text"]
 
 
+def test_the_bar_of_a_part_that_is_a_million_cards_is_as_long_as_any_other():
+    """It took the memory of the machine that drew it."""
+    found = host_plan([instance("a", 0, 8000, max_num_batched_tokens=10**12)], host(), MODELS)
+    assert max(map(len, found["text"].splitlines())) < 2000 and f"{'A' * 9}>]" in found["text"]
+
+
 @pytest.mark.parametrize(
     "instances, hardware, models",
     [

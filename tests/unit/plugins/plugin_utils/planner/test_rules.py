@@ -50,6 +50,10 @@ RULES = {
     "image_wants_newer_driver": (case(version="0.19.1", driver="570.133.20"), case(version="0.19.1", driver="580.65.06")),
     "capability_too_low!": (case(version="0.33.0", capability=(7, 0)), case(capability=(7, 0))),
     "ranks_over_cards!": (case({"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, cards=4), case({"tensor_parallel_size": 4}, cards=4)),
+    "one_process_for_many_ranks!": (
+        case({"distributed_executor_backend": "uni", "tensor_parallel_size": 2}),
+        case({"distributed_executor_backend": "uni", "tensor_parallel_size": 1}),
+    ),
     "external_launcher!": (case({"distributed_executor_backend": "external_launcher"}), case({"distributed_executor_backend": "mp"})),
     "cuda_visible_devices_uuid!": (case(env={"CUDA_VISIBLE_DEVICES": "GPU-8f3c"}), case(env={"CUDA_VISIBLE_DEVICES": "2,3"})),
     "heads_not_divisible!": (case({"tensor_parallel_size": 3}), case({"tensor_parallel_size": 4})),
@@ -116,6 +120,10 @@ RULES = {
     "triton_tile_unproven": (case(None, {"head_dim": 256}, version="0.33.0"), case(None, {"head_dim": 128}, version="0.33.0")),
     "multi_step_without_kernel!": (case({"num_scheduler_steps": 8}), case({"num_scheduler_steps": 8}, capability=(8, 6))),
     "context_over_model!": (case({"max_model_len": 40961}), case({"max_model_len": 40960})),
+    "adapters_without_offload!": (
+        case({"enable_lora": True, "cpu_offload_gb": 4}),
+        case({"enable_lora": True, "cpu_offload_gb": 4}, version="0.19.1"),
+    ),
     "batched_tokens_below_context!": (
         case({"max_model_len": 8192, "max_num_batched_tokens": 4096}),
         case({"max_model_len": 8192, "max_num_batched_tokens": 4096, "enable_chunked_prefill": True}),
@@ -125,9 +133,17 @@ RULES = {
         case({"max_model_len": 64, "max_num_batched_tokens": 64, "max_num_seqs": 65}),
         case({"max_model_len": 64, "max_num_batched_tokens": 64, "max_num_seqs": 64}),
     ),
+    "active_over_sequences!": (
+        case({"max_num_seqs": 8, "max_num_active_seqs": 9}, version="0.33.0"),
+        case({"max_num_seqs": 8, "max_num_active_seqs": 8}, version="0.33.0"),
+    ),
     "partial_prefills_without_chunks!": (
         case({"max_num_partial_prefills": 2, "enable_chunked_prefill": False}),
         case({"max_num_partial_prefills": 2, "enable_chunked_prefill": True}),
+    ),
+    "long_prefill_over_context!": (
+        case({"max_model_len": 4096, "long_prefill_token_threshold": 4097}, version="0.33.0"),
+        case({"max_model_len": 4096, "long_prefill_token_threshold": 4096}, version="0.33.0"),
     ),
     "partial_prefills_not_in_v1!": (case({"max_num_partial_prefills": 2}, version="0.19.1"), case({"max_num_partial_prefills": 1}, version="0.19.1")),
     "prefix_caching_with_window!": (
@@ -440,6 +456,18 @@ def test_a_checkpoint_that_is_stored_for_one_kernel(stored, method):
     assert facts({}, config, capability=(8, 6)).quantization == method
     assert "quantization_mismatch!" not in codes({"quantization": method}, config, capability=(8, 6))
     assert "quantization_capability!" in codes({"quantization": method}, config)
+
+
+def test_a_long_prefill_matters_to_the_oldest_engine_with_several_partial_ones():
+    given = {"max_model_len": 4096, "long_prefill_token_threshold": 4097, "enable_chunked_prefill": True}
+    assert "long_prefill_over_context!" not in codes(given)
+    assert "long_prefill_over_context!" in codes({**given, "max_num_partial_prefills": 2})
+
+
+@pytest.mark.parametrize("kind, dtype, refused", [("float16", "bfloat16", True), ("bfloat16", "half", True), ("float16", "half", False)])
+def test_a_16_bit_cache_is_in_the_models_format(kind, dtype, refused):
+    found = codes({"kv_cache_dtype": kind, "dtype": dtype}, version="0.33.0", capability=(8, 6))
+    assert ("kv_cache_dtype_unsupported!" in found) is refused
 
 
 def test_experts_in_another_order_have_no_kernel_on_turing():

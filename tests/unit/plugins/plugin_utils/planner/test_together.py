@@ -89,3 +89,10 @@ def test_graphs_within_the_budget_are_counted_once():
     """0.33.0 takes CUDA graphs from the budget: it and the contexts are all that the shares need."""
     assert sharing(0.49, 0.49, host=AMPERE, engine_version="0.33.0")["verdict"] == "fits"
     assert codes(sharing(0.5, 0.49, host=AMPERE, engine_version="0.33.0")) == ["shared_card_too_small"]
+
+
+def test_ram_that_no_host_has_is_refused_by_each_plan_and_by_nothing_else():
+    """It was too large for a share of it."""
+    found = sharing(0.3, 0.3, host={**cards(2), "memory_bytes": 10**400})
+    assert found["problems"] == []
+    assert all("invalid_memory_bytes" in [problem["code"] for problem in each["refusals"]] for each in found["plans"].values())
