@@ -13,7 +13,7 @@ description:
     memory that every card will need.
   - Refuses in numbers what cannot start, with the nearest plans that fit, and warns of what starts and is not as expected.
   - It never fails because of what it finds. A verdict of C(refused) is for the playbook to act on.
-positional: _input, host, model, ledger
+positional: _input, host, model, ledger, tensor_bytes
 options:
   _input:
     description: One entry of C(vllm_instances).
@@ -34,6 +34,11 @@ options:
     type: list
     elements: dict
     default: []
+  tensor_bytes:
+    description:
+      - The true sizes of the checkpoint's tensors, where they are known, in place of the estimate from C(config.json).
+      - A mapping of their names to bytes, or their sum as one number, such as C(metadata.total_size) of a safetensors index or the size of a GGUF file.
+    type: raw
 seealso:
   - plugin: gpuhosts.inference.vllm_flags
     plugin_type: filter
@@ -100,6 +105,15 @@ _value:
     env:
       description: The engine's environment. Empty when refused.
       type: dict
+    hang_argv:
+      description:
+        - What to append to C(argv), or to a step's, once the cards were seen to hang while they exchange data.
+        - Empty with one card, on an engine without the option, where the options name it already, and when refused.
+      type: list
+      elements: str
+    ready_seconds:
+      description: The longest that a start may take until the first completion, on a slow host with empty caches. Null when refused.
+      type: int
     memory:
       description:
         - C(per_rank) has for each card C(total), C(budget), C(weights), C(activation), C(non_torch), C(kv_cache) and C(cuda_graphs).
@@ -115,18 +129,17 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instance import plain
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.options import kind_of
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan import plan
 
 
-def vllm_plan(instance, host, model, ledger=()):
+def vllm_plan(instance, host, model, ledger=(), tensor_bytes=None):
     for name, value in (("the instance", instance), ("host", host), ("model", model)):
         if not isinstance(value, dict):
             raise AnsibleFilterError(f"gpuhosts.inference.vllm_plan: {name} must be a mapping, not {kind_of(value)}")
     if not isinstance(ledger, (list, tuple)):
         raise AnsibleFilterError(f"gpuhosts.inference.vllm_plan: ledger must be a list, not {kind_of(ledger)}")
-    return plan(plain(instance), plain(host), plain(model), plain(ledger))
+    return plan(instance, host, model, ledger, tensor_bytes)
 
 
 class FilterModule:

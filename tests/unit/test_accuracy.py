@@ -52,19 +52,25 @@ def test_nothing_that_started_is_refused():
 
 
 def test_held_out_starts_are_predicted():
-    """KV cache: median at most 1 %. The 90th percentile is that of eight Hopper cards, which docs/accuracy.md tells of."""
+    """KV cache: median at most 1 %, 90th percentile at most 3 %. Beyond that is the start under WSL, of which docs/accuracy.md tells."""
     scored = accuracy.scored(list(HELD_OUT.values()))
     found = accuracy.summary(scored)
-    assert len(scored) >= 14
+    assert len(scored) >= 15
     assert found["kv_median"] <= 0.5
+    assert found["kv_p90"] <= 2.0
     assert found["weights_worst"] <= 0.5
     over = {outcome.case["id"] for outcome in scored if abs(outcome.kv_error) > 0.03}
-    assert over == {"h005", "h009", "h019"}
+    assert over == {"h009"}
     for outcome in scored:
         measured = accuracy.term(outcome.case, "activation")
         # The logged number of sequences of h012 is not told.
         if measured is not None and outcome.case["id"] != "h012":
             assert abs(outcome.rank["activation"] - measured) < 0.05 * GIB, outcome.case["id"]
+
+
+def test_the_blocks_are_those_of_the_rank_that_has_the_least_left():
+    """a011 logs the terms of other ranks, and the blocks of the one that gathers the logits."""
+    assert OUTCOMES["a011"].plan["kv"]["blocks"] == pytest.approx(OUTCOMES["a011"].case["gpu_blocks"], rel=0.01)
 
 
 def test_no_held_out_case_is_one_of_the_others():

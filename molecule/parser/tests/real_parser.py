@@ -112,6 +112,9 @@ def load():
     torch = importlib.import_module("torch")
     torch.cuda.get_device_capability = lambda device=None: tuple(Cards.cards[0]["capability"])
     operators(torch.ops._C)
+    # Lazily imported by 0.8.5 where the KV cache is in fp8: FlashAttention 3, which its image has, reads it on compute capability 9.
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("vllm.attention.utils.fa_utils").flash_attn_supports_fp8 = lambda: Cards.cards[0]["capability"][0] == 9
     psutil = importlib.import_module("psutil")
     memory = psutil.virtual_memory()
     psutil.virtual_memory = lambda: memory._replace(total=Cards.ram, available=Cards.ram)

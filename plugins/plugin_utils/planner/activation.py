@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 
+from .fitted import FITTED
 from .model import Model
 from .quantization import Quant
 from .settings import Settings, marlin
 from .weights import MIB, layer_tensors, padded_vocabulary, rows
 
-# The sampler of V1 from 0.12 on, bytes for each sequence and entry of the vocabulary: q001 q003 q006 q008 q010 q012.
-V1_LATE_SAMPLER = 14.0
 # The smallest number of tokens for which the AWQ kernel first expands the whole matrix: layers/quantization/awq.py AWQLinearMethod.apply.
 AWQ_DEQUANTIZE_TOKENS = 256
 # Up to so many experts for a token their outputs are added up by a kernel of the engine's own: csrc/moe/moe_align_sum_kernels.cu moe_sum.
@@ -46,13 +45,15 @@ def cublas_workspace(sm: int) -> int:
 def _product(quant: Quant | None, inputs: int, outputs: int, sm: int, settings: Settings, shards: tuple[int, ...]) -> tuple[int, int]:
     """(bytes for each token, bytes in all) that a product with a quantised matrix needs beside its input and its output.
 
-    awq.py: the whole matrix in 16 bit from 256 tokens on; csrc/quantization/gptq/q_gemm.cu: always. Marlin expands nothing.
+    awq.py: the whole matrix in 16 bit from 256 tokens on; csrc/quantization/gptq/q_gemm.cu: always. Marlin expands nothing, see _marlin_buffers.
     bitsandbytes.py _apply_4bit_weight: one shard's matrix and output, and everything in bfloat16 besides. gguf.py: the input in 8 bit, or each
     shard's output before they are joined. fp8 and int8: the input in 8 bit.
     """
     if quant is None:
         return 0, 0
-    if quant.layout in ("awq", "gptq") and not marlin(settings, sm):
+    if quant.layout in ("awq", "gptq", "packed") and marlin(settings, sm):
+        return _marlin_buffers(quant, inputs, outputs, settings)
+    if quant.layout in ("awq", "gptq"):
         expands = quant.layout == "gptq" or settings.max_num_batched_tokens >= AWQ_DEQUANTIZE_TOKENS
         return 0, inputs * outputs * 2 if expands else 0
     if quant.layout == "bitsandbytes":
@@ -65,6 +66,16 @@ def _product(quant: Quant | None, inputs: int, outputs: int, sm: int, settings: 
     if quant.layout in ("fp8", "int8") and sm >= 89 or quant.layout == "int8":
         return inputs, 0
     return 0, 0
+
+
+def _marlin_buffers(quant: Quant, inputs: int, outputs: int, settings: Settings) -> tuple[int, int]:
+    """The input in another order, before 0.8 also where the order is as it was; before 0.9 partial sums of up to 1024 tokens in float32.
+
+    csrc/quantization/gptq_marlin/gptq_marlin.cu gptq_marlin_gemm of 0.7.3, 0.8.2 and 0.8.5; from 0.9 on the sums have a fixed small size.
+    """
+    ordered = inputs * settings.activation_bytes if quant.act_order or settings.release < (0, 8) else 0
+    sums = min(1024, -(-settings.max_num_batched_tokens // 64) * 64) * outputs * 4
+    return ordered, sums if settings.release < (0, 9) else 0
 
 
 class _Peak:
@@ -89,7 +100,7 @@ def sampler_bytes_per_entry(settings: Settings, element: int = 2) -> float:
     (16), and the sorted keys (4) beside the second set (12): 50. One sequence alone is sorted as it is: 38.
     """
     if settings.core == "V1" and settings.release >= (0, 12):
-        return V1_LATE_SAMPLER
+        return FITTED["sampler_late"]
     small = 1 < settings.max_num_seqs < SEGMENTED_SORT_SEQUENCES
     logits = 4 if element == 4 else element + 4
     return logits + 4 + 8 + (32 if small else 20)

@@ -16,6 +16,8 @@ from .model import Model
 GIB = 1024**3
 LONG_CONTEXT = 32768  # engine/arg_utils.py, _set_default_args_v0
 BATCHED_TOKENS, BATCHED_TOKENS_MULTIMODAL = 2048, 5120  # config.py
+BATCHED_TOKENS_POOLING = 32768  # config.py
+POOLING_TASKS = ("embed", "embedding", "classify", "score", "reward")  # config.py
 FLASH_HEADS_V0 = (32, 64, 96, 128, 160, 192, 224, 256)  # attention/backends/flash_attn.py
 
 
@@ -57,13 +59,17 @@ class Facts:
     pp: int
 
     @property
+    def pools(self) -> bool:
+        """The model answers with vectors or scores instead of text."""
+        return pools(self.option)
+
+    @property
     def capability(self) -> str:
         return f"{self.sm // 10}.{self.sm % 10}"
 
     @property
     def quantization_config(self) -> Mapping[str, object]:
-        found = self.config.get("quantization_config")
-        return found if isinstance(found, dict) else {}
+        return _declared(self.config)
 
 
 # -- What the engine makes of the options --------------------------------------------------------------------------------------------------
@@ -106,7 +112,7 @@ def facts(
     batched = _length(option("max_num_batched_tokens"))
     if batched is None:
         whole = not chunked or (option("num_scheduler_steps") or 1) > 1
-        batched = _batched(v0, version, whole, length, model, large, seqs)
+        batched = _batched(v0, version, whole, length, model, large, seqs, pools(option))
     if version != "0.8.5" and option("max_num_seqs") is None:
         seqs = min(seqs, batched)
     return Facts(
@@ -139,6 +145,11 @@ def facts(
     )
 
 
+def pools(option: Callable) -> bool:
+    """Later engines ask for it with runner: pooling."""
+    return option("task") in POOLING_TASKS or option("runner") == "pooling"
+
+
 def _mla(env: Mapping[str, str], model: Model) -> bool:
     """config.py ModelConfig.use_mla."""
     return model.latent is not None and env.get("VLLM_MLA_DISABLE", "0") == "0"
@@ -167,7 +178,9 @@ def v1_obstacles(option: Callable, env: Mapping[str, str], model: Model, dtype: 
     """engine/arg_utils.py _is_v1_supported_oracle: what makes 0.8.5 fall back to V0, or fail where VLLM_USE_V1=1 is set."""
     if sm < 80:
         yield f"compute capability {sm // 10}.{sm % 10}, below 8.0"
-    if option("kv_cache_dtype") != "auto" and (sm < 90 or "VLLM_ATTENTION_BACKEND" in env):
+    # FlashAttention 3 alone reads it: attention/utils/fa_utils.py flash_attn_supports_fp8.
+    flash = 90 <= sm < 100 and env.get("VLLM_ATTENTION_BACKEND") in (None, "FLASH_ATTN_VLLM_V1")
+    if option("kv_cache_dtype") != "auto" and not flash:
         yield "kv_cache_dtype"
     for name, default in (
         ("preemption_mode", None),
@@ -275,17 +288,17 @@ def _chunked(lane, option, env: Mapping[str, str], model: Model, length: int, v0
         return asked
     window = model.sliding_window is not None and not model.interleaved_window
     plain = not (window or option("speculative_config") or option("enable_lora") or option("enable_prompt_adapter"))
-    return length > LONG_CONTEXT and plain and not model.multimodal and not _mla(env, model)
+    return length > LONG_CONTEXT and plain and not (model.multimodal or pools(option) or _mla(env, model))
 
 
-def _batched(v0: bool, version: str, whole: bool, length: int, model: Model, large: bool, seqs: int) -> int:
+def _batched(v0: bool, version: str, whole: bool, length: int, model: Model, large: bool, seqs: int, pooling: bool) -> int:
     """max_num_batched_tokens where it is not given: config.py SchedulerConfig.__post_init__; engine/arg_utils.py of later engines.
 
     whole: a prompt is computed in one piece.
     """
     if v0:
         tokens = max(length, BATCHED_TOKENS) if whole else BATCHED_TOKENS
-        return max(tokens, BATCHED_TOKENS_MULTIMODAL) if model.multimodal else tokens
+        return max(tokens, BATCHED_TOKENS_MULTIMODAL if model.multimodal else 0, BATCHED_TOKENS_POOLING if pooling else 0)
     tokens = 8192 if large else BATCHED_TOKENS
     if version == "0.8.5":
         return tokens
@@ -303,22 +316,42 @@ def quantization_that_runs(lane, asked: str | None, model: Model, config: Mappin
         return asked or method
     if lane.version == "0.33.0":
         return accepted[0] if asked in (None, "awq", "awq_marlin", "gptq", "gptq_marlin", "marlin", accepted[0]) else asked
+    stored = stored_for(config)
+    if lane.version == "0.8.5" and method == "gptq" and stored and asked in (None, "gptq", stored):
+        return stored
     if asked not in (None, "marlin"):
         return asked
-    marlin, quant = f"{method}_marlin", model.quant
-    symmetric = symmetric_gptq(model, config)
-    fits = (method == "awq" or symmetric) and quant.group in (0, 32, 64, 128) and (method == "gptq" or quant.bits == 4)
-    if fits and sm >= lane.quantization[marlin]:
+    marlin = f"{method}_marlin"
+    if marlin_takes(model, config) and sm >= lane.quantization[marlin]:
         return marlin
     if asked:
         return asked
-    if method == "gptq" and symmetric and lane.version == "0.8.5":
+    if method == "gptq" and symmetric_gptq(model, config) and lane.version == "0.8.5":
         return "gptq_bitblas"
     return method
 
 
+def _declared(config: Mapping) -> Mapping:
+    declared = config.get("quantization_config")
+    return declared if isinstance(declared, dict) else {}
+
+
+def stored_for(config: Mapping) -> str | None:
+    """The one method that reads a GPTQ checkpoint, where it is stored as that kernel wants it: override_quantization_method of quantization/*.py."""
+    stored = _declared(config).get("checkpoint_format")
+    return {"marlin": "marlin", "marlin_24": "gptq_marlin_24", "bitblas": "bitblas"}.get(stored) if isinstance(stored, str) else None
+
+
+def marlin_takes(model: Model, config: Mapping) -> bool:
+    """Whether the Marlin kernels take a checkpoint that is awq or gptq, on a card that has them.
+
+    gptq_marlin.py is_gptq_marlin_compatible, awq_marlin.py is_awq_marlin_compatible, utils/marlin_utils.py _check_marlin_supported.
+    """
+    symmetric = symmetric_gptq(model, config) if model.quant.method == "gptq" else model.quant.bits == 4 and _declared(config).get("zero_point") is not False
+    return symmetric and model.quant.group in (0, 32, 64, 128)
+
+
 def symmetric_gptq(model: Model, config: Mapping) -> bool:
     """quantization/gptq_marlin.py is_gptq_marlin_compatible: what the Marlin and BitBLAS kernels take. config.json must say all of it."""
-    declared = config.get("quantization_config")
-    declared = declared if isinstance(declared, dict) else {}
+    declared = _declared(config)
     return declared.get("sym") is True and model.quant.bits in (4, 8) and "desc_act" in declared

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from . import hardware
 from . import instance as contract
 from .command import command
 from .plan import plan
@@ -22,6 +23,8 @@ def flags(instance: dict, host: dict | None = None, model: dict | None = None) -
             raise PlanRefused([Problem(**problem) for problem in found["refusals"]])
         return found["argv"]
     cards = (host or {}).get("gpus")
+    if cards is not None and not isinstance(cards, list):
+        raise PlanRefused([hardware.NO_CARDS])
     problems = contract.problems([instance], None if cards is None else len(cards))
     if problems:
         raise PlanRefused(problems)

@@ -29,6 +29,10 @@ MAX_CARDS = 64
 RESERVED_BASE_BYTES = int(0.3 * GIB)
 RESERVED_SHARE = 0.006
 
+# Cards of one instance that differ by more than firmware explains, as a share of the larger: of pairs such as 22 and 24 GB people report that they
+# serve, of 11 and 22 GB nobody.
+UNEQUAL_WARNING, UNEQUAL_REFUSAL = 0.05, 0.10
+
 # Cards whose machines join them by NVLink or NVSwitch, by name, where the host's own links are not known.
 NVLINK_NAMES = re.compile(r"\b(A100|A800|H100|H800|H20|H200|B100|B200|B300|GB?H?200|V100-SXM\d|P100-SXM\d)(?!\S*PCIE)", re.IGNORECASE)
 
@@ -70,6 +74,9 @@ class Host:
         return tuple(by_index[index] for index in indices)
 
 
+NO_CARDS = Problem("no_cards", "The hardware has no list of cards under gpus.", "List every card with index, name, compute_capability and memory_total_bytes.")
+
+
 def read(facts) -> Host:
     """The host described by gpu_facts or by hand. PlanRefused with every problem when it cannot be used.
 
@@ -80,8 +87,7 @@ def read(facts) -> Host:
         raise PlanRefused([Problem("hardware_not_a_mapping", "The hardware is not a mapping.", "Write it with the key gpus, as gpu_facts returns it.")])
     gpus = facts.get("gpus")
     if not isinstance(gpus, list) or not gpus:
-        remedy = "List every card with index, name, compute_capability and memory_total_bytes."
-        raise PlanRefused([Problem("no_cards", "The hardware has no list of cards under gpus.", remedy)])
+        raise PlanRefused([NO_CARDS])
     if len(gpus) > MAX_CARDS:
         raise PlanRefused([Problem("too_many_cards", f"The hardware lists {len(gpus)} cards.", f"List at most {MAX_CARDS} cards for one host.")])
     problems, cards = [], []
@@ -115,10 +121,10 @@ def reserved_estimate(total_bytes: int) -> int:
     return RESERVED_BASE_BYTES + int(RESERVED_SHARE * total_bytes)
 
 
-def unequal(cards: tuple[Card, ...]) -> Problem | None:
-    """The problem that cards of one instance differ in size by more than firmware explains: every rank gets as few blocks as the smallest."""
+def unequal(cards: tuple[Card, ...], share: float) -> Problem | None:
+    """The problem that cards of one instance differ by more than that share of the largest: every rank gets as few blocks as the smallest has."""
     smallest, largest = min(cards, key=lambda card: card.total_bytes), max(cards, key=lambda card: card.total_bytes)
-    if largest.total_bytes - smallest.total_bytes <= 0.05 * largest.total_bytes:
+    if largest.total_bytes - smallest.total_bytes <= share * largest.total_bytes:
         return None
     message = (
         f"GPU {smallest.index} has {smallest.total_bytes / GIB:.2f} GiB and GPU {largest.index} has {largest.total_bytes / GIB:.2f} GiB: "

@@ -7,6 +7,7 @@ An instance is a dict. Its keys, their types and what stands for a missing one a
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import difflib
 import itertools
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import options
-from .problem import Problem
+from .problem import PlanRefused, Problem
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,28 @@ KEYS = {
     "env": Key(dict, "a mapping of environment variables", {}),
     "engine_version": Key(str, "a string (quote it)", "0.8.5"),
     "cpuset_cpus": Key(str, "a string of CPU numbers (quote it)"),
+    "cpuset_mems": Key(str, "a string of NUMA node numbers (quote it)"),
+    "supervisor": Key(str, "a string", "systemd"),
+    "runtime": Key(str, "a string", "container"),
 }
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # a systemd unit and a container carry it
 MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
+NUMBERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET_ENV = re.compile(r"(^|_)((API|ACCESS|SECRET|PRIVATE)_?KEY(_ID)?|TOKEN|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)
 
 AS_GIVEN = "as_given"  # nothing is solved: the options go to the engine as they are
 PROFILES = ("throughput", "low_memory", "latency", AS_GIVEN)
+SUPERVISORS = ("systemd", "compose", "docker")  # who starts an instance, and starts it again
+RUNTIMES = ("container", "native")  # in what the engine runs
+CPUSETS = {"cpuset_cpus": ("CPUs", "0-55"), "cpuset_mems": ("NUMA nodes", "0-1")}  # what each numbers, and an example
 OBJECTIVES = {"context": int, "concurrency": int, "max_gpu_memory_gib": float}
 LARGEST_OBJECTIVE = 2**24
+APART = (
+    "Name different cards in the key gpus of each instance; without it an instance uses all. To share a card, give each of them the option "
+    "gpu_memory_utilization, with room for the CUDA context of each."
+)
 INDICES = "Write the indices as nvidia-smi numbers them, such as [0, 1]."
 
 # Options and variables that an instance's own key sets: what to write instead.
@@ -82,16 +93,22 @@ SECRET_REMEDY = "Remove it: the only secret that this release hands to the engin
 
 
 PLAIN = (str, int, float, bool, type(None))
+DEEPEST = 100  # levels of mappings and lists: a config.json has five
 
 
-def plain(value):
-    """A copy made of Python's own dict, list, str, int and float: Ansible's values are subclasses of them, read lazily and tagged."""
+def plain(value, depth: int = 0):
+    """A copy made of Python's own dict, list, str, int and float: Ansible's values are subclasses of them, read lazily and tagged.
+
+    PlanRefused for what is nested deeper than DEEPEST, such as what contains itself: nothing behind this need be proof against it.
+    """
     if type(value) in PLAIN:
         return value
+    if depth > DEEPEST:
+        raise PlanRefused([Problem("nested_too_deep", f"A value is nested more than {DEEPEST} levels deep.", "Write it with fewer levels.")])
     if isinstance(value, dict):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {plain(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, depth + 1) for item in value]
     if isinstance(value, bool):
         return value
     for kind in (str, int, float):
@@ -103,7 +120,8 @@ def plain(value):
 def normalize(instance: dict) -> dict:
     """The instance with every key of KEYS and its default, as a plain copy. It has passed `problems`.
 
-    gpus, revision, objective and cpuset_cpus stay None when they are not given: all cards, the hub's default, no goal, all CPUs.
+    gpus, revision, objective, cpuset_cpus and cpuset_mems stay None when they are not given: all cards, the hub's default, no goal, all CPUs,
+    the memory of all nodes.
     """
     given = {key: value for key, value in plain(instance).items() if value is not None}
     defaults = {key: plain(contract.default) for key, contract in KEYS.items()}
@@ -173,7 +191,7 @@ def _fits(value, kind: type) -> bool:
 
 def _one(instance: dict, gpu_count: int | None) -> Iterator[Problem]:
     """The problems of one instance, of which only well-typed keys are left."""
-    name, model, cpus = (instance.get(key) for key in ("name", "model", "cpuset_cpus"))
+    name, model = instance.get("name"), instance.get("model")
     if name is not None and not NAME.fullmatch(name):
         yield Problem(
             "invalid_name",
@@ -186,19 +204,32 @@ def _one(instance: dict, gpu_count: int | None) -> Iterator[Problem]:
         yield Problem("invalid_served_model_name", "served_model_name is empty, has a space or begins with a dash.", "Use one word, such as coder.")
     if "port" in instance and not 1 <= instance["port"] <= 65535:
         yield Problem("port_out_of_range", f"the port {instance['port']} does not exist.", "Use a port from 1 to 65535.")
-    if cpus is not None and not _is_cpuset(cpus):
-        message = f"cpuset_cpus {str(cpus)!r} is not a set of CPUs."
-        yield Problem("invalid_cpuset_cpus", message, 'Write it as docker run reads it, such as "0-55" or "0,2,4-7".')
+    for key, (what, example) in CPUSETS.items():
+        if key in instance and not _is_set(instance[key]):
+            message = f"{key} {str(instance[key])!r} is not a set of {what}."
+            yield Problem(f"invalid_{key}", message, f'Write it as docker run reads it, such as "{example}" or "0,2,4-7".')
+    yield from _supervision(instance)
     yield from _profile(instance)
     yield from _gpus(instance.get("gpus"), gpu_count)
     yield from _env(instance.get("env", {}))
     yield from _options(instance)
 
 
-def _is_cpuset(cpus: str) -> bool:
-    """Whether docker run would take it: single CPUs and rising ranges."""
-    ranges = [[int(cpu) for cpu in part.split("-")] for part in cpus.split(",")] if CPUS.fullmatch(cpus) else [[1, 0]]
-    return all(cpus[0] <= cpus[-1] for cpus in ranges)
+def _is_set(text: str) -> bool:
+    """Whether docker run would take it as a cpuset: single numbers and rising ranges."""
+    ranges = [[int(number) for number in part.split("-")] for part in text.split(",")] if NUMBERS.fullmatch(text) else [[1, 0]]
+    return all(numbers[0] <= numbers[-1] for numbers in ranges)
+
+
+def _supervision(instance: dict) -> Iterator[Problem]:
+    """Who starts the engine, and in what."""
+    for key, known in (("supervisor", SUPERVISORS), ("runtime", RUNTIMES)):
+        if key in instance and instance[key] not in known:
+            yield Problem(f"unknown_{key}", f"the {key} {str(instance[key])!r} is not known.", f"Use one of {', '.join(known)}.")
+    supervisor = instance.get("supervisor")
+    if instance.get("runtime") == "native" and supervisor in SUPERVISORS and supervisor != "systemd":
+        message = f"the runtime native is a program of the host, and the supervisor {supervisor} starts containers only."
+        yield Problem("native_needs_systemd", message, "Use supervisor: systemd, or runtime: container.")
 
 
 def _profile(instance: dict) -> Iterator[Problem]:
@@ -280,9 +311,9 @@ def _cards(gpus) -> set[int] | None:
 
 
 def _between(hosted: list[tuple[str, dict, set[int] | None]]) -> Iterator[Problem]:
-    """The problems of every two instances; each is given as its label, its well-typed keys and its cards."""
+    """The problems of every two instances, and of those that share a card; each is given as its label, its well-typed keys and its cards."""
     for (first, a, a_cards), (second, b, b_cards) in itertools.combinations(hosted, 2):
-        both = f"{first} and {second[0].lower()}{second[1:]}"
+        both = joined([first, second])
         if "name" in a and a["name"] == b.get("name"):
             both = f"Two instances named {str(a['name'])!r}"
             yield Problem("duplicate_name", f"{both} are on one host.", "Give each instance its own name.")
@@ -293,9 +324,37 @@ def _between(hosted: list[tuple[str, dict, set[int] | None]]) -> Iterator[Proble
             shared = "all cards"
         else:
             shared = _listed(sorted(b_cards if a_cards is None else a_cards if b_cards is None else a_cards & b_cards))
-        if shared:
-            message = f"{both} both use {shared}."
-            yield Problem("overlapping_gpus", message, "Name different cards in the key gpus of each instance; without it an instance uses all.")
+        if shared and None in (share(a), share(b)):
+            yield Problem("overlapping_gpus", f"{both} both use {shared}.", APART)
+    yield from _overcommitted(hosted)
+
+
+def share(instance: dict) -> float | None:
+    """The share of each of its cards that an instance says it takes."""
+    given = instance.get("options")
+    given = given.get("gpu_memory_utilization") if isinstance(given, dict) else None
+    return given if options.is_number(given) and 0 < given <= 1 else None
+
+
+def _overcommitted(hosted: list[tuple[str, dict, set[int] | None]]) -> Iterator[Problem]:
+    """Cards whose shares are more than the card. What lies outside of the shares is together.py's business, which knows the plans."""
+    named = {card for dummy, dummy, cards in hosted for card in cards or ()}
+    owners = collections.defaultdict(list)
+    for card in sorted(named) or [None]:
+        sharing = tuple((label, share(keys)) for label, keys, cards in hosted if cards is None or card in cards)
+        if len(sharing) > 1 and all(part for dummy, part in sharing) and round(sum(part for dummy, part in sharing), 4) > 1:
+            owners[sharing].append(card)
+    for sharing, cards in owners.items():
+        which = "all cards" if cards == [None] else _listed(cards)
+        taken = " + ".join(f"{part:g}" for dummy, part in sharing)
+        message = f"{joined([label for label, dummy in sharing])} share {which}, and take {taken} of it."
+        yield Problem("shared_card_overcommitted", message, "Lower their gpu_memory_utilization, together to 0.9 or less, or name different cards.")
+
+
+def joined(labels: list[str]) -> str:
+    """The labels of instances as they stand in a sentence: Instance 'a', instance 'b' and instance 'c'."""
+    rest = [f"{label[0].lower()}{label[1:]}" for label in labels[1:]]
+    return ", ".join([labels[0], *rest[:-1]]) + f" and {rest[-1]}"
 
 
 def _listed(gpus: list[int]) -> str:

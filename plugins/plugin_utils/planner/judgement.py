@@ -7,10 +7,7 @@ plan.py, solve.py and ladder.py all ask here, so that a plan, its alternatives a
 
 from __future__ import annotations
 
-import bisect
-import dataclasses
 import functools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -149,13 +146,19 @@ class Judgement:
         """Why the engine cannot start or serve, or why that is not what was asked for."""
         if self.unreadable or self.impossible:
             return self.unreadable or self.impossible
-        unequal = hardware.unequal(self.used) if self.settings else None
-        return (*rules.refusals(self.facts), *([unequal] if unequal else ()), *self._shortfalls[0], *self.unmet)
+        return (*rules.refusals(self.facts), *self._unequal(hardware.UNEQUAL_REFUSAL), *self._shortfalls[0], *self.unmet)
 
     @functools.cached_property
     def warnings(self) -> tuple[Problem, ...]:
         """What will be slower, hidden or otherwise than asked."""
-        return () if self.unreadable or self.impossible else (*rules.warnings(self.facts), *self._shortfalls[1])
+        if self.unreadable or self.impossible:
+            return ()
+        unequal = () if self._unequal(hardware.UNEQUAL_REFUSAL) else self._unequal(hardware.UNEQUAL_WARNING)
+        return (*rules.warnings(self.facts), *unequal, *self._shortfalls[1])
+
+    def _unequal(self, share: float) -> tuple[Problem, ...]:
+        found = hardware.unequal(self.used, share) if self.settings else None
+        return (found,) if found else ()
 
     @property
     def fits(self) -> bool:
@@ -184,6 +187,7 @@ MEMORY_CODES = ROOM_CODES | {"kv_cache_too_small"}
 
 def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> Case:
     """The case that an instance, a host and a config.json make. PlanRefused with every problem that each of them has."""
+    given, host, config, ledger = (instance.plain(part) for part in (given, host, config, ledger))
     problems = instance.problems([given])
     parts = []
     for part, arguments in ((hardware.read, (host,)), (model.read, (config, tensor_bytes))):
@@ -195,8 +199,7 @@ def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> 
         raise PlanRefused(problems)
     full = instance.normalize(given)
     found, shape = parts
-    ledger = tuple(ledger) if isinstance(ledger, (list, tuple)) else ()
-    return Case(full, found, found.chosen(full["gpus"]), shape, instance.plain(config), ledger, accounting)
+    return Case(full, found, found.chosen(full["gpus"]), shape, config, tuple(ledger) if isinstance(ledger, list) else (), accounting)
 
 
 def judge(case: Case, given: dict) -> Judgement:
@@ -247,96 +250,3 @@ def _ram(case: Case, prediction: memory.Prediction) -> Iterator[Problem]:
     if ram and prediction.host_bytes >= ram:
         message = f"Swap and offloaded weights take {memory.gib(prediction.host_bytes)} over all cards, and the host has {memory.gib(ram)} RAM."
         yield Problem("host_memory_too_small", message, "Use a smaller swap_space or cpu_offload_gb; both are for each card.")
-
-
-# -- The nearest plan that fits ------------------------------------------------------------------------------------------------------------
-
-HIGHEST_UTILIZATION = 0.95
-
-
-def nearest(case: Case, judged: Judgement) -> list[dict]:
-    """Single changes of the options, each of which makes a plan that lacks only memory fit; every one has been judged.
-
-    A change of tensor_parallel_size may need more cards of the same kind than the instance has.
-    """
-    found = []
-    for changes in (_utilization(case, judged), _ranks(case, judged), _offload(case, judged), *_less(case, judged)):
-        if changes:
-            found.append(changes)
-    return found
-
-
-def in_words(case: Case, changes: list[dict]) -> str:
-    """The changes as a remedy: "Set cpu_offload_gb to 17, or tensor_parallel_size to 2 (on 2 such cards)."."""
-    if not changes:
-        return "Use more or larger cards, or a smaller checkpoint: no single change of the options makes it fit."
-    words = []
-    for change in changes:
-        parts = []
-        for name, value in change.items():
-            more = f" (on {value} such cards)" if name == "tensor_parallel_size" and value > len(case.cards) else ""
-            parts.append(f"{name} to {value:g}{more}" if isinstance(value, float) else f"{name} to {value}{more}")
-        words.append(" and ".join(parts))
-    return f"Nearest plans that fit: set {', or '.join(words)}."
-
-
-def _utilization(case: Case, judged: Judgement) -> dict | None:
-    """The lowest share of the card, in whole percent, found by halving: first one that has room for any KV cache, then for enough of it.
-
-    They are two questions, because a plan that only the margin lets fit comes before plans whose KV cache is too small.
-    """
-    shares = [value / 100 for value in range(math.floor(judged.settings.gpu_memory_utilization * 100) + 1, round(HIGHEST_UTILIZATION * 100) + 1)]
-
-    @functools.cache
-    def tried(share: float) -> Judgement:
-        return judge(case, {**judged.options, "gpu_memory_utilization": share})
-
-    start = bisect.bisect_left(shares, True, key=lambda share: not ROOM_CODES & tried(share).codes)
-    if start < len(shares) and not tried(shares[start]).fits:
-        start = bisect.bisect_left(shares, True, start, key=lambda share: tried(share).fits)
-    return {"gpu_memory_utilization": shares[start]} if start < len(shares) else None
-
-
-def _ranks(case: Case, judged: Judgement) -> dict | None:
-    """The next sizes of tensor parallelism, on cards like the first where the instance has too few."""
-    for size in (2, 4, 8, 16):
-        if size <= judged.facts.tp:
-            continue
-        missing = size * judged.facts.pp - len(case.cards)
-        wider = dataclasses.replace(case, cards=(*case.cards, *[case.cards[0]] * missing)) if missing > 0 else case
-        changes = {"tensor_parallel_size": size}
-        if judge(wider, {**judged.options, **changes}).fits:
-            return changes
-    return None
-
-
-def _offload(case: Case, judged: Judgement) -> dict | None:
-    """The fewest whole GiB of weights per card that go to RAM; found by halving, because more offload never needs more of the card."""
-    low = math.floor(judged.settings.cpu_offload_bytes / memory.GIB)
-    high = low + math.ceil(max(rank.weights for rank in judged.prediction.ranks) / memory.GIB)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if MEMORY_CODES & judge(case, {**judged.options, "cpu_offload_gb": middle}).codes:
-            low = middle
-        else:
-            high = middle
-    return {"cpu_offload_gb": high} if judge(case, {**judged.options, "cpu_offload_gb": high}).fits else None
-
-
-def _less(case: Case, judged: Judgement) -> Iterator[dict]:
-    """A shorter context, a smaller batch, fewer sequences."""
-    tokens, block = judged.prediction.tokens, judged.prediction.block_size
-    if tokens >= 2 * block:
-        yield from _first(case, judged, [{"max_model_len": tokens // 1024 * 1024 if tokens >= 1024 else tokens}])
-    lengths = [2**power for power in range(15, 8, -1) if 2**power < judged.settings.max_model_len]
-    if tokens < 2 * block:
-        yield from _first(case, judged, [{"max_model_len": length, "max_num_batched_tokens": max(length, judged.settings.max_num_seqs)} for length in lengths])
-    seqs = [2**power for power in range(7, -1, -1) if 2**power < judged.settings.max_num_seqs]
-    yield from _first(case, judged, [{"max_num_seqs": count} for count in seqs])
-
-
-def _first(case: Case, judged: Judgement, candidates: list[dict]) -> Iterator[dict]:
-    for changes in candidates:
-        if judge(case, {**judged.options, **changes}).fits:
-            yield changes
-            return

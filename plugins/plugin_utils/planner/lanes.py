@@ -348,7 +348,8 @@ def _renamed(name: str, value, options: dict, known: Mapping[str, object]) -> di
         return {"swap_space": value / ranks, "preemption_mode": "swap"}
     if name == "guided_decoding_backend" and "structured_outputs_config" in known:
         return {"structured_outputs_config": {"backend": value}}
-    if name in ("rope_scaling", "rope_theta") and isinstance(options.get("hf_overrides") or {}, dict):
+    mappings = all(isinstance(options.get(key) or {}, dict) for key in ("rope_scaling", "hf_overrides"))
+    if name in ("rope_scaling", "rope_theta") and mappings:
         parameters = {**(options.get("rope_scaling") or {}), **({"rope_theta": options["rope_theta"]} if options.get("rope_theta") else {})}
         return {"hf_overrides": {**(options.get("hf_overrides") or {}), "rope_parameters": parameters}}
     if name == "disable_mm_preprocessor_cache" and value and "mm_processor_cache_gb" in known:

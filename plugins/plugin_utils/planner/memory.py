@@ -19,37 +19,13 @@ import math
 from dataclasses import dataclass
 
 from .activation import activation
+from .fitted import FITTED
 from .hardware import GIB, Card
 from .model import Model
+from .nccl import nccl
 from .problem import Problem
 from .settings import Settings, marlin
 from .weights import kv_heads_per_rank, latent_copies, stage_layers, weights
-
-# Every constant that was fitted, with the cases of tests/data/memory_logs.json that it rests on. Everything else is read in the code.
-FITTED = {
-    # Kernels, cuBLAS handles and the like in the engine's own process; measured minus what torch holds. T4 0.05 (t008 t025 t026 t027 t028
-    # t040), A10 0.05 (a004 a005), L40S 0.08 (a009), RTX 4060 0.03 (i001).
-    "non_torch": int(0.05 * GIB),
-    # The same on a V100, 0.07 to 0.09 (t004 t032 t034).
-    "non_torch_volta": int(0.08 * GIB),
-    # The same in 0.6.5 and 0.6.6: T4 0.11 (h007), A100 0.10 (h015) and 0.26 (a015).
-    "non_torch_066": int(0.10 * GIB),
-    # The same on an H100, 0.07 to 0.14 (v007 p002 p004 p008), and what engines from 0.12 on add to it: 0.25 in all (q001 q006 q008 q012).
-    "non_torch_hopper": int(0.12 * GIB),
-    "non_torch_late": int(0.12 * GIB),
-    # NCCL's buffers and communicators where cards talk over PCIe, whatever their number: 4 x RTX 2080 Ti 0.20 in all (t001 t022 t023).
-    "nccl_pcie": int(0.15 * GIB),
-    # The same for each doubling of the ranks over NVLink or NVSwitch on 8.0 and newer: 2 ranks 0.74 (v017), 4 ranks 1.39 (a016), 8 ranks
-    # 2.10 (a013) and 2.15 (a011), all V0.
-    "nccl_nvlink": int(0.67 * GIB),
-    # The CUDA context, which engines before 0.6.5 and V1 up to 0.8 charge: in all RTX 3090 0.35 (i004 i005), H200 0.73 (h010), others 0.15 (h011)
-    # and 0.47 (t011).
-    "context": int(0.28 * GIB),
-    # A captured CUDA graph of one decoder layer for one batch size: 160 to 240 KiB (t026 t040 a004 t008 a015).
-    "graph_layer": 200 * 1024,
-    # What a graph needs more where ranks exchange partial sums: 0.63 GiB for 35 graphs of 36 layers (t022 t023), 1.03 for 67 of 48 (v003).
-    "graph_layer_tp": 340 * 1024,
-}
 
 KV_BYTES = {"fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1, "int8": 1}
 
@@ -114,8 +90,8 @@ class Prediction:
 # -- Prediction ----------------------------------------------------------------------------------------------------------------------------
 
 
-def non_torch(settings: Settings, sm: int) -> int:
-    """What the engine's process holds on one card outside torch: kernels and handles, and NCCL where a layer is cut over ranks.
+def non_torch(settings: Settings, sm: int, last: bool = True, root: bool = True) -> int:
+    """What the engine's process holds on one card outside torch: kernels and handles, and NCCL where a layer is cut over ranks (nccl.py).
 
     Engines before 0.6.5 count everything in use on the card (worker.py, vllm pull request 10511), and so does V1 up to 0.8: there the CUDA
     context is in it.
@@ -123,9 +99,7 @@ def non_torch(settings: Settings, sm: int) -> int:
     kind = "non_torch_hopper" if sm // 10 == 9 else "non_torch_volta" if 70 <= sm < 75 else "non_torch"
     if (0, 6, 5) <= settings.release < (0, 7) and kind == "non_torch":
         kind = "non_torch_066"
-    size = FITTED[kind] + (FITTED["non_torch_late"] if settings.release >= (0, 12) else 0)
-    if settings.tensor_parallel_size > 1:
-        size += int(FITTED["nccl_nvlink"] * math.log2(settings.tensor_parallel_size)) if settings.nvlink and sm >= 80 else FITTED["nccl_pcie"]
+    size = FITTED[kind] + (FITTED["non_torch_late"] if settings.release >= (0, 12) else 0) + nccl(settings, sm, last, root)
     if settings.release < (0, 6, 5) or settings.core == "V1" and settings.release < (0, 9):
         size += FITTED["context"]
     return size
@@ -206,7 +180,8 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
                 found.append(same)
                 continue
             used, name = activation(model, settings, card.sm, stage, samples)
-            used, other = int(used * correction.activation), max(0, non_torch(settings, card.sm) + correction.non_torch)
+            used, other = int(used * correction.activation), non_torch(settings, card.sm, stage == stages - 1, rank == 0)
+            other = max(0, other + correction.non_torch)
             budget = int(card.total_bytes * settings.gpu_memory_utilization)
             loaded = held + dense_mask(model, settings, card.sm)
             left = budget - loaded - used - other - (graphs if settings.charges_graphs else 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from . import judgement, ladder, lanes, solve
+from . import judgement, ladder, lanes, nearest, solve, start
 from . import options as engine_options
 from .command import command
 from .judgement import Case, Judgement
@@ -30,6 +30,8 @@ def plan(instance, host, model_config, ledger=(), tensor_bytes=None, accounting=
         engine     {version, core, attention}, null where it was not judged
         options    the final option map;  reasons: {option: why}, for those that the profile decided
         argv, env  the engine's, empty when refused
+        hang_argv  what to append to argv, or to a step's, once the cards were seen to hang; empty where there is no such answer, and when refused
+        ready_seconds  the longest that a start may take until the first completion, see start.py; null when refused
         memory     {per_rank: [{total, budget, weights, activation, non_torch, kv_cache, cuda_graphs}]}, bytes; of a refused plan as it would be,
                    with a negative kv_cache for what is missing, and without ranks where their shape is not defined
         kv         {bytes_per_token, block_size, blocks, tokens, max_concurrency}; max_concurrency counts sequences of max_model_len
@@ -54,6 +56,8 @@ def plan(instance, host, model_config, ledger=(), tensor_bytes=None, accounting=
         "reasons": solution.reasons,
         "argv": command(case.instance, judged.options) if fits else [],
         "env": dict(solution.env) if fits else {},
+        "hang_argv": start.hang_argv(case, judged) if fits else [],
+        "ready_seconds": start.ready_seconds(case, judged) if fits else None,
         "memory": {"per_rank": _ranks(judged)},
         "kv": _kv(judged),
         "ladder": [_rung(case, rung) for rung in ladder.ladder(case, judged)] if fits else [],
@@ -84,6 +88,8 @@ def _refused(problems: Iterable[Problem], instance) -> dict:
         "reasons": {},
         "argv": [],
         "env": {},
+        "hang_argv": [],
+        "ready_seconds": None,
         "memory": {"per_rank": []},
         "kv": dict.fromkeys(KV),
         "ladder": [],
@@ -95,7 +101,7 @@ def _with_remedies(case: Case, judged: Judgement) -> list[Problem]:
     """The refusals. Where memory alone is missing, the remedy of the first one names the nearest plans, each of which has been judged."""
     refusals = list(judged.refusals)
     if judged.memory_refusal:
-        refusals[0] = dataclasses.replace(refusals[0], remedy=judgement.in_words(case, judgement.nearest(case, judged)))
+        refusals[0] = dataclasses.replace(refusals[0], remedy=nearest.in_words(case, nearest.nearest(case, judged)))
     return refusals
 
 

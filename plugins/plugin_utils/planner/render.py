@@ -9,13 +9,12 @@ import itertools
 import textwrap
 
 from . import instance as contract
-from . import options as engine_options
+from . import together
 from .plan import plan
-from .problem import Problem
+from .problem import PlanRefused, Problem
 
 GIB = 1024**3
 BAR, WIDTH = 48, 72
-SWAP_SHARE = 0.7  # of RAM, for all instances together: what the engine refuses for one
 # The parts of a card in the order of the bar, and their letters.
 PARTS = (("weights", "W"), ("activation", "A"), ("non_torch", "N"), ("kv_cache", "K"), ("cuda_graphs", "G"))
 
@@ -23,21 +22,27 @@ PARTS = (("weights", "W"), ("activation", "A"), ("non_torch", "N"), ("kv_cache",
 def host_plan(instances, host, models, ledger=(), name: str = "") -> dict:
     """The plans of a host's whole vllm_instances, as plain types: {verdict, problems, plans: {instance: plan}, text}.
 
-    models: hub id -> config.json. problems are those between instances, [{code, message, remedy}]: cards, ports and names that two of them share,
-    and swap that does not fit the RAM together. verdict is "refused" when there is such a problem or one of the plans is refused. name: the host's.
+    models: hub id -> config.json. problems are those between instances, [{code, message, remedy}]: ports and names that two of them share, cards
+    that have no room for all that share them, and swap that does not fit the RAM together. verdict is "refused" when there is such a problem or one
+    of the plans is refused. name: the host's.
     """
-    instances, host, models = contract.plain(instances), contract.plain(host), contract.plain(models)
+    try:
+        instances, host, models = (contract.plain(part) for part in (instances, host, models))
+    except PlanRefused as refused:
+        problems = [dataclasses.asdict(problem) for problem in refused.problems]
+        return {"verdict": "refused", "problems": problems, "plans": {}, "text": "\n".join(_problems("refused", problems))}
     instances = [] if instances is None else instances
     listed = instances if isinstance(instances, list) else []
-    plans, parts = {}, []
+    plans, made, parts = {}, [], []
     for number, given in enumerate(listed, 1):
         label = str(given.get("name") or number) if isinstance(given, dict) else str(number)
         label = label if label not in plans else f"{label} ({number})"
         found = _one(given, host, models, ledger)
         plans[label] = found
+        made.append(found)
         parts.append(text(found, given, f"{name}/{label}" if name else label))
-    problems = [dataclasses.asdict(problem) for problem in _together(instances, host, list(plans.values()))]
-    refused = problems or any(found["verdict"] == "refused" for found in plans.values())
+    problems = [dataclasses.asdict(problem) for problem in together.problems(instances, host, made)]
+    refused = problems or any(found["verdict"] == "refused" for found in made)
     if not listed:
         parts.append(f"{name or 'The host'}: no instance is asked for.")
     parts += _problems("refused", problems)
@@ -45,7 +50,7 @@ def host_plan(instances, host, models, ledger=(), name: str = "") -> dict:
 
 
 def text(found: dict, given, title: str = "") -> str:
-    """A plan as a table for a terminal: asked, decided and why, memory of every card, KV cache, steps down, warnings, refusals."""
+    """A plan as a table for a terminal: asked, decided and why, memory of every card, KV cache, start, steps down, warnings, refusals."""
     given = given if isinstance(given, dict) else {}
     engine, lines = found["engine"], []
     what = f"vLLM {engine['version']}" + (f", {engine['core']}, {engine['attention']}" if engine["core"] else "")
@@ -60,6 +65,8 @@ def text(found: dict, given, title: str = "") -> str:
         each = f"{kv['bytes_per_token'] / 1024:g} KiB per token and card"
         lines.append(_row("KV cache", f"{kv['tokens']} tokens ({kv['blocks']} blocks of {kv['block_size']}, {each})"))
         lines.append(_row("", f"{kv['max_concurrency']:g} sequences of the longest context at once"))
+    if found["ready_seconds"] is not None:
+        lines.append(_row("start", f"may take up to {found['ready_seconds']} s until the first completion"))
     for number, rung in enumerate(found["ladder"], 1):
         lines.append(_row("steps down" if number == 1 else "", f"{number}. {_words(rung['changes'])}: {rung['reason']}"))
     for label, other in zip(itertools.chain(["other lanes"], itertools.repeat("")), found["lanes"], strict=False):
@@ -126,30 +133,6 @@ def _bar(values: dict) -> str:
     drawn, end = "", 0
     for part, letter in PARTS:
         end += max(0, values[part])
-        drawn += letter * (round(end / values["total"] * BAR) - len(drawn))
+        # One letter over the bar is enough to see that it is too long: a part can be a million cards.
+        drawn += letter * (min(round(end / values["total"] * BAR), BAR + 1) - len(drawn))
     return drawn.ljust(BAR, ".") if len(drawn) <= BAR else drawn[: BAR - 1] + ">"
-
-
-def _together(instances, host, plans: list[dict]) -> list[Problem]:
-    """The problems between instances; those of one instance alone are in its plan."""
-    if not isinstance(instances, list):
-        return contract.problems(instances)
-    alone = {problem for given in instances for problem in contract.problems([given])}
-    labels = {(problem.code, problem.remedy) for problem in alone}
-    found = [
-        problem
-        for problem in contract.problems(instances)
-        if problem not in alone and (problem.code, problem.remedy) not in labels
-    ]
-    ram = host.get("memory_bytes") if isinstance(host, dict) else None
-    swap = sum(_swap(each) for each in plans if each["engine"]["core"] == "V0")
-    if len(plans) > 1 and engine_options.is_number(ram) and ram > 0 and swap > SWAP_SHARE * ram:
-        message = f"The swap of all instances together is {swap / GIB:.0f} GiB, {swap / ram:.0%} of {ram / GIB:.0f} GiB RAM."
-        found.append(Problem("swap_over_ram_together", message, "Use smaller swap_space values; each counts once for every card."))
-    return found
-
-
-def _swap(found: dict) -> int:
-    """Bytes of RAM that the swap of a plan pins, over all its cards. The engine's default is 4 GiB for each."""
-    space = found["options"].get("swap_space")
-    return int((4 if space is None else space) * GIB) * len(found["memory"]["per_rank"])

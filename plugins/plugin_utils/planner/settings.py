@@ -11,6 +11,7 @@ from . import options as engine_options
 from .hardware import GIB, Card
 from .model import Model
 
+MOE_CHUNK = 32768  # the engine's own VLLM_FUSED_MOE_CHUNK_SIZE
 ACTIVATION_BYTES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
 
 
@@ -41,7 +42,7 @@ class Settings:
     enable_chunked_prefill: bool = False
     cpu_offload_bytes: int = 0
     swap_bytes: int = 0
-    moe_chunk: int = 32768
+    moe_chunk: int = MOE_CHUNK
     nvlink: bool = False
     plain_kernels: bool = False
     charges_graphs: bool = False
@@ -77,7 +78,8 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
     """
     env, known = env or {}, known or _resolved(options, model, cards, version, env or {})
     utilization, swap = (_default(version, name, otherwise) if options.get(name) is None else options[name] for name, otherwise in DEFAULTS)
-    chunk, v1 = str(env.get("VLLM_FUSED_MOE_CHUNK_SIZE", "")), known["core"] == "V1"
+    v1, chunk = known["core"] == "V1", str(env.get("VLLM_FUSED_MOE_CHUNK_SIZE", ""))
+    chunk = int(chunk) if chunk.isascii() and chunk.isdigit() and len(chunk) < 16 else 0
     return Settings(
         version=version,
         gpu_memory_utilization=utilization,
@@ -87,7 +89,7 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
         enforce_eager=bool(options.get("enforce_eager")),
         cpu_offload_bytes=int((options.get("cpu_offload_gb") or 0) * GIB),
         swap_bytes=0 if v1 else int(swap * GIB),
-        moe_chunk=int(chunk) if chunk.isdigit() and int(chunk) else 32768,
+        moe_chunk=chunk or MOE_CHUNK,
         nvlink=bool(nvlink),
         mla=_latent(version, env),
         shrinks_context=options.get("max_model_len") in ("auto", -1, "-1"),

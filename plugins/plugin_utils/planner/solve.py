@@ -21,7 +21,7 @@ from .judgement import MEMORY_CODES, Case, Judgement, judge
 from .problem import Problem
 
 GIB = memory.GIB
-# Kept free of the budget and the CUDA graphs: the CUDA context (0.28 to 0.47 GiB, see memory.FITTED) and what fragments.
+# Kept free of the budget and the CUDA graphs: the CUDA context (0.28 to 0.47 GiB, see fitted.py) and what fragments.
 SPARE_BYTES = GIB // 2
 HIGHEST_UTILIZATION = 0.95
 SWAP_SHARE = 0.4  # of RAM: above it the engine warns
@@ -187,7 +187,7 @@ def _v0(draft: Draft, judged: Judgement) -> None:
     """What the V0 engine does not choose well by itself."""
     shape = draft.case.model
     draft.set("block_size", 16, "the smallest block that all of the engine's kernels take")
-    simple = not (shape.multimodal or shape.latent or shape.sliding_window or judged.facts.option("enable_lora"))
+    simple = not (shape.multimodal or shape.latent or shape.sliding_window or judged.facts.option("enable_lora") or judged.facts.pools)
     draft.set("enable_chunked_prefill", simple, "long prompts are computed in pieces, which leaves memory to the KV cache" if simple else "not for this model")
     draft.set("enable_prefix_caching", simple, "prompts that begin alike are computed once" if simple else "not for this model")
     if "prefill_kernel_does_not_compile" in draft.judge().codes:

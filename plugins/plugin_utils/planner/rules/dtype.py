@@ -74,4 +74,8 @@ def kv_cache_dtype_unsupported(f: Facts) -> Problem | None:
     if kind == "bfloat16" and f.sm < 80:
         message = f"kv_cache_dtype bfloat16 needs compute capability 8.0, and the card has {f.capability}."
         return Problem("kv_cache_dtype_unsupported", message, "Leave kv_cache_dtype out.")
+    if f.lane.version == "0.33.0" and kind in ("float16", "bfloat16") and kind != f.dtype:
+        # config/vllm.py _reject_mismatched_float_kv_cache
+        message = f"kv_cache_dtype is {kind} and dtype {f.dtype}, and vLLM {f.lane.version} has no 16-bit cache in another format than the model's."
+        return Problem("kv_cache_dtype_unsupported", message, "Leave kv_cache_dtype out.")
     return None

@@ -90,6 +90,16 @@ def external_launcher(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+def one_process_for_many_ranks(f: Facts) -> Problem | None:
+    """executor/uniproc_executor.py starts rank 0 and no other, which waits for them; with stages, later engines refuse it themselves."""
+    ranks = f.tp * f.pp
+    if f.option("distributed_executor_backend") != "uni" or ranks == 1:
+        return None
+    message = f"distributed_executor_backend is uni, which is one process, and the model is on {ranks} cards, each of which needs its own."
+    return Problem("one_process_for_many_ranks", message, "Use mp, or leave it out.")
+
+
+@RULES.refusal
 def cuda_visible_devices_uuid(f: Facts) -> Problem | None:
     """platforms/cuda.py device_id_to_physical_device_id calls int() on each; later engines read UUIDs."""
     value = f.env.get("CUDA_VISIBLE_DEVICES")

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from .. import lanes
-from ..facts import Facts, quantization_that_runs, symmetric_gptq
+from ..facts import Facts, marlin_takes, quantization_that_runs, stored_for, symmetric_gptq
 from ..problem import Problem
 from .subject import Subject, listed
 
@@ -68,11 +68,30 @@ def quantization_mismatch(f: Facts) -> Problem | None:
         message = f"quantization is {asked}, and config.json has no quantization_config: the checkpoint is not quantised."
         return Problem("quantization_mismatch", message, f"Remove quantization, or use a checkpoint in {asked.partition('_')[0]}.")
     accepted = f.lane.checkpoint.get(quant.method, (quant.method,))
+    if asked in accepted and (lacking := _lacking(f, asked)):
+        remedy = "Use a checkpoint without desc_act." if f.model.experts and quant.act_order else "Remove quantization."
+        return Problem("quantization_mismatch", f"quantization is {asked}, which takes {lacking}, and this checkpoint is another.", remedy)
     if asked in accepted:
         return None
     usable = [method for method in accepted if f.sm >= f.lane.quantization.get(method, 1000) and method != "gptq_bitblas"]
     message = f"quantization is {asked}, and config.json says {quant.method}."
     return Problem("quantization_mismatch", message, f"Remove quantization, or use {listed(usable) or quant.method}.")
+
+
+def _lacking(f: Facts, asked: str) -> str:
+    """What the method takes, where this checkpoint is not that; empty where it is. override_quantization_method of quantization/*.py."""
+    quant = f.model.quant
+    if asked == "moe_wna16" and (quant.act_order or quant.bits not in (4, 8)):
+        return "4 or 8 bits without desc_act"
+    if asked == "gptq_marlin_24" and stored_for(f.config) != asked:
+        return "the checkpoint_format marlin_24"
+    if asked == "gptq_bitblas" and not symmetric_gptq(f.model, f.config):
+        return "symmetric checkpoints of 4 or 8 bits whose config.json says sym and desc_act"
+    # Version 0.33.0 makes its own method of these, whatever the checkpoint.
+    marlin = asked == "marlin" or asked == f"{quant.method}_marlin"
+    if marlin and f.lane.version != "0.33.0" and stored_for(f.config) != asked and not marlin_takes(f.model, f.config):
+        return "groups of 32, 64 or 128 weights, or one group, and of gptq what is symmetric, of awq what has zero points"
+    return ""
 
 
 @RULES.refusal
@@ -81,7 +100,10 @@ def gptq_picks_bitblas(f: Facts) -> Problem | None:
     if f.quantization != "gptq_bitblas" or f.model.quant is None or f.model.quant.method != "gptq":
         return None
     message = f"This symmetric GPTQ checkpoint makes vLLM {f.lane.version} choose gptq_bitblas on compute capability {f.capability}, which cannot be imported."
-    return Problem("gptq_picks_bitblas", message, "Set quantization: gptq." if f.model.experts is None else "Set quantization: moe_wna16.")
+    if f.model.experts is None:
+        return Problem("gptq_picks_bitblas", message, "Set quantization: gptq.")
+    remedy = "Use a checkpoint without desc_act." if f.model.quant.act_order else "Set quantization: moe_wna16."
+    return Problem("gptq_picks_bitblas", message, remedy)
 
 
 @RULES.refusal
@@ -98,11 +120,11 @@ def act_order_not_in_engine(f: Facts) -> Problem | None:
 
 @RULES.refusal
 def gptq_not_symmetric(f: Facts) -> Problem | None:
-    """quantization/gptq_marlin.py and, in vllm 0.33.0, auto_gptq.py, TYPE_MAP: symmetric with 4 or 8 bits."""
-    if f.quantization not in ("auto_gptq", "gptq_marlin") or f.model.quant is None or symmetric_gptq(f.model, f.config):
+    """vllm 0.33.0 quantization/auto_gptq.py, TYPE_MAP: symmetric with 4 or 8 bits."""
+    if f.quantization != "auto_gptq" or f.model.quant is None or symmetric_gptq(f.model, f.config):
         return None
     others = [lane.version for lane in lanes.LANES.values() if "auto_gptq" not in lane.quantization]
-    remedy = f"Use the engine {listed(others)}, or a symmetric checkpoint." if f.quantization == "auto_gptq" else "Set quantization: gptq."
+    remedy = f"Use the engine {listed(others)}, or a symmetric checkpoint."
     message = f"The {f.quantization} kernels take symmetric checkpoints of 4 or 8 bits whose config.json says sym and desc_act, and this one is not."
     return Problem("gptq_not_symmetric", message, remedy)
 

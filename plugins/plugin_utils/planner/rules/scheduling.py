@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from ..facts import BATCHED_TOKENS, LONG_CONTEXT, Facts, rope_kind
+from ..options import shown
 from ..problem import Problem
 from .subject import Subject, listed
 
@@ -37,6 +38,24 @@ def context_over_model(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+def chunks_not_for_pooling(f: Facts) -> Problem | None:
+    """engine/arg_utils.py _set_default_args_v0. V1 of 0.8.5 has no pooling; later engines decide by the model, and only warn."""
+    if f.core != "V0" or not f.chunked or not f.pools:
+        return None
+    message = f"enable_chunked_prefill is true, and with task: {f.option('task')} vLLM {f.lane.version} computes every prompt in one piece."
+    return Problem("chunks_not_for_pooling", message, "Remove enable_chunked_prefill.")
+
+
+@RULES.refusal
+def adapters_without_offload(f: Facts) -> Problem | None:
+    """config.py LoRAConfig.verify_with_cache_config."""
+    if f.core != "V0" or not f.option("enable_lora") or not f.option("cpu_offload_gb"):
+        return None
+    message = f"enable_lora is true and cpu_offload_gb is {f.option('cpu_offload_gb')}, of which the V0 engine does one only."
+    return Problem("adapters_without_offload", message, "Remove cpu_offload_gb, or enable_lora.")
+
+
+@RULES.refusal
 def batched_tokens_below_context(f: Facts) -> Problem | None:
     """config.py SchedulerConfig._verify_args."""
     if f.chunked or f.max_num_batched_tokens >= f.max_model_len:
@@ -56,6 +75,15 @@ def batched_tokens_below_sequences(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+def active_over_sequences(f: Facts) -> Problem | None:
+    """vllm 0.33.0 config/scheduler.py verify_max_model_len."""
+    active = f.option("max_num_active_seqs")
+    if active is None or active <= f.max_num_seqs:
+        return None
+    return Problem("active_over_sequences", f"max_num_active_seqs is {active}, and max_num_seqs {f.max_num_seqs}.", "Remove max_num_active_seqs.")
+
+
+@RULES.refusal
 def partial_prefills_without_chunks(f: Facts) -> Problem | None:
     """config.py SchedulerConfig._verify_args."""
     partial, long = f.option("max_num_partial_prefills"), f.option("max_long_partial_prefills")
@@ -68,6 +96,16 @@ def partial_prefills_without_chunks(f: Facts) -> Problem | None:
         message = f"max_long_partial_prefills is {long} and max_num_partial_prefills {partial}."
         return Problem("partial_prefills_without_chunks", message, "Use at least 1 for both, and no more long ones than there are in all.")
     return None
+
+
+@RULES.refusal
+def long_prefill_over_context(f: Facts) -> Problem | None:
+    """config.py SchedulerConfig._verify_args, of 0.8.5 with several partial prefills only; vllm 0.33.0 config/scheduler.py verify_max_model_len."""
+    threshold, partial = f.option("long_prefill_token_threshold") or 0, f.option("max_num_partial_prefills") or 1
+    if threshold <= f.max_model_len or (partial == 1 and f.lane.version != "0.33.0"):
+        return None
+    message = f"long_prefill_token_threshold is {threshold}, and no prompt is longer than max_model_len, {f.max_model_len}."
+    return Problem("long_prefill_over_context", message, f"Use long_prefill_token_threshold {f.max_model_len} or less.")
 
 
 @RULES.refusal
@@ -86,6 +124,22 @@ def prefix_caching_with_window(f: Facts) -> Problem | None:
         return None
     message = f"The V0 engine has no prefix caching for a model with a sliding window, here of {f.model.sliding_window} tokens."
     return Problem("prefix_caching_with_window", message, "Set enable_prefix_caching: false, or disable_sliding_window: true.")
+
+
+@RULES.refusal
+def rope_scaling_not_a_mapping(f: Facts) -> Problem | None:
+    """transformers_utils/config.py patch_rope_scaling_dict: the parser takes any JSON, and what reads it wants a mapping."""
+    overrides = f.option("hf_overrides")
+    if not overrides and f.option("rope_scaling") is None:
+        return None
+    given = {"rope_scaling": f.option("rope_scaling")}
+    if isinstance(overrides, dict):
+        given |= {f"hf_overrides.{name}": overrides.get(name) for name in ("rope_scaling", "rope_parameters")}
+    wrong = [name for name, value in given.items() if value is not None and not isinstance(value, dict)]
+    if not wrong:
+        return None
+    message = f"{listed(wrong)} must be a mapping, and it is {shown(given[wrong[0]])}."
+    return Problem("rope_scaling_not_a_mapping", message, "Write it as {rope_type: yarn, factor: 4.0, original_max_position_embeddings: 32768}.")
 
 
 @RULES.refusal

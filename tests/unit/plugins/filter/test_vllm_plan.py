@@ -59,3 +59,9 @@ def test_a_refusal_is_returned_not_raised():
 def test_arguments_of_a_wrong_kind(arguments, words):
     with pytest.raises(AnsibleFilterError, match=words):
         vllm_plan(*arguments)
+
+
+def test_true_sizes_replace_the_estimate():
+    estimated, true = (vllm_plan(GOOD, HOST, MODEL, [], size)["memory"]["per_rank"][0]["weights"] for size in (None, 2 * 1024**3))
+    assert estimated < 1.3 * 1024**3 and true == pytest.approx(2 * 1024**3, rel=0.01)
+    assert vllm_plan(GOOD, HOST, MODEL, [], "many")["refusals"][0]["code"] == "invalid_tensor_bytes"

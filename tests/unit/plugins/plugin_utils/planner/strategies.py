@@ -226,6 +226,7 @@ VALUES = {
     "kv_cache_memory_bytes": ("1G",),
     "stream_interval": (1, 4),
     "max_log_len": (0, 100),
+    "max_num_active_seqs": (1, 16, 512),
 }
 # Options of these types whose values are the schema's own.
 CHOSEN = (

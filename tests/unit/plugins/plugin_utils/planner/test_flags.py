@@ -79,6 +79,13 @@ def test_what_a_plan_refuses_has_no_command_line():
     assert {problem.code for problem in refused.value.problems} == {"invalid_compute_capability", "invalid_memory_total_bytes", "unknown_architecture"}
 
 
+@pytest.mark.parametrize("gpus", [256, {}, "0,1", True])
+def test_cards_that_are_no_list_are_refused(gpus):
+    with pytest.raises(PlanRefused) as refused:
+        flags({"name": "a", "model": "o/m", "profile": "as_given"}, {"gpus": gpus})
+    assert [problem.code for problem in refused.value.problems] == ["no_cards"]
+
+
 def test_the_planner_works_alone_and_without_ansible(tmp_path):
     shutil.copytree(pathlib.Path(module.__file__).parent, tmp_path / "planner", ignore=shutil.ignore_patterns("__pycache__"))
     script = """

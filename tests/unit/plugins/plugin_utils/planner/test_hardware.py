@@ -71,9 +71,9 @@ def test_cards_are_ordered_and_chosen_by_index():
 
 def test_cards_of_unequal_size_are_told():
     host = hardware.read({"gpus": [card(), card(index=1, memory_total_bytes=11264 * MIB, memory_reserved_bytes=452 * MIB)]})
-    assert hardware.unequal(host.cards).code == "unequal_cards"
-    assert "10.92 GiB stay unused" in hardware.unequal(host.cards).message
-    assert hardware.unequal(hardware.read({"gpus": [card(), card(index=1, memory_reserved_bytes=522 * MIB)]}).cards) is None
+    assert hardware.unequal(host.cards, 0.1).code == "unequal_cards"
+    assert "10.92 GiB stay unused" in hardware.unequal(host.cards, 0.1).message
+    assert hardware.unequal(hardware.read({"gpus": [card(), card(index=1, memory_reserved_bytes=522 * MIB)]}).cards, 0.05) is None
 
 
 @pytest.mark.parametrize(

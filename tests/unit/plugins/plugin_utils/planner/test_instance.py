@@ -28,6 +28,9 @@ def test_nothing_is_wrong_with_a_good_list():
         "env": {"VLLM_ATTENTION_BACKEND": "XFORMERS", "TOKENIZERS_PARALLELISM": "false"},
         "engine_version": "0.8.5",
         "cpuset_cpus": "0-27,56",
+        "cpuset_mems": "0",
+        "supervisor": "compose",
+        "runtime": "container",
     }
     assert codes() == codes(GOOD) == codes(full) == codes(full, {**GOOD, "name": "chat", "gpus": [2]}) == []
     assert codes(dict.fromkeys(instance.KEYS) | GOOD) == []
@@ -88,6 +91,9 @@ def test_an_instance_without_a_name_is_told_by_its_position():
         ("env", {"VLLM_USE_V1": 0}),
         ("engine_version", 0.9),
         ("cpuset_cpus", 0),
+        ("cpuset_mems", 0),
+        ("supervisor", True),
+        ("runtime", ["native"]),
     ],
 )
 def test_wrong_type(key, value):
@@ -121,14 +127,35 @@ def test_port_out_of_range(port):
     assert [problem.code for problem in one(port=port)] == ["port_out_of_range"]
 
 
-@pytest.mark.parametrize("cpus", ["", "all", "0-", "5-3", "0, 1", "1.5"])
-def test_invalid_cpuset_cpus(cpus):
-    assert [problem.code for problem in one(cpuset_cpus=cpus)] == ["invalid_cpuset_cpus"]
+@pytest.mark.parametrize("key", ["cpuset_cpus", "cpuset_mems"])
+@pytest.mark.parametrize("numbers", ["", "all", "0-", "5-3", "0, 1", "1.5", "0\n"])
+def test_invalid_cpuset(key, numbers):
+    assert [problem.code for problem in one(**{key: numbers})] == [f"invalid_{key}"]
 
 
-@pytest.mark.parametrize("cpus", ["0", "0-55", "0,2,4-7", "3-3"])
-def test_valid_cpuset_cpus(cpus):
-    assert one(cpuset_cpus=cpus) == []
+@pytest.mark.parametrize("key", ["cpuset_cpus", "cpuset_mems"])
+@pytest.mark.parametrize("numbers", ["0", "0-55", "0,2,4-7", "3-3"])
+def test_valid_cpuset(key, numbers):
+    assert one(**{key: numbers}) == []
+
+
+@pytest.mark.parametrize("keys", [{"supervisor": "docker"}, {"supervisor": "compose", "runtime": "container"}, {"runtime": "native"}])
+def test_who_starts_the_engine_and_in_what(keys):
+    assert one(**keys) == []
+
+
+@pytest.mark.parametrize(
+    "keys, code",
+    [
+        ({"supervisor": "podman"}, "unknown_supervisor"),
+        ({"runtime": "venv"}, "unknown_runtime"),
+        ({"supervisor": "compose", "runtime": "native"}, "native_needs_systemd"),
+        ({"supervisor": "docker", "runtime": "native"}, "native_needs_systemd"),
+    ],
+)
+def test_what_cannot_start_the_engine(keys, code):
+    (problem,) = one(**keys)
+    assert problem.code == code and "'coder'" in problem.message and problem.remedy
 
 
 @pytest.mark.parametrize("profile", ["throughput", "low_memory", "latency", "as_given", None])
@@ -303,6 +330,9 @@ def test_normalize_fills_every_key():
         "env": {},
         "engine_version": "0.8.5",
         "cpuset_cpus": None,
+        "cpuset_mems": None,
+        "supervisor": "systemd",
+        "runtime": "container",
     }
 
 

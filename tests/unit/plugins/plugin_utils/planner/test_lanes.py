@@ -151,3 +151,12 @@ def test_variables_that_are_no_longer_read_are_dropped_and_named():
 def test_metrics_have_the_names_of_their_engine():
     assert lanes.lane("0.8.5").metrics["kv_usage"] == "vllm:gpu_cache_usage_perc"
     assert lanes.lane("0.19.1").metrics["kv_usage"] == lanes.lane("0.33.0").metrics["kv_usage"] == "vllm:kv_cache_usage_perc"
+
+
+@pytest.mark.parametrize(
+    "given", [{"rope_scaling": ["yarn"]}, {"rope_scaling": {"factor": 2.0}, "hf_overrides": ["x"]}, {"rope_theta": 1.0, "hf_overrides": "x"}]
+)
+def test_what_is_no_mapping_has_no_equivalent(given):
+    """A rule refuses it; until then it must not be in the way of saying what another lane would change."""
+    translated = lanes.translate("0.8.5", "0.33.0", given, {}, options.schema("0.33.0"), 75)
+    assert "rope_parameters" not in str(translated.options) and {name for name, dummy in translated.changes} >= set(given) - {"hf_overrides"}

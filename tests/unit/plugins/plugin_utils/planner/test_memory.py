@@ -282,7 +282,8 @@ def test_awq_expands_its_largest_matrix_below_8_0_from_256_tokens_on():
     gate_up = 4096 * 2 * (3 * 5120 + 2 * 27648) + 5120 * 2 * 27648 * 2
     down = 4096 * 2 * (4 * 5120 + 3 * 27648) + 5120 * 27648 * 2
     assert activation.activation(found, chosen, 75)[0] == max(gate_up, down) + 4096 * 24 + WORKSPACE
-    assert activation.activation(found, chosen, 80) == activation.activation(plain, chosen, 80)
+    late = dataclasses.replace(chosen, version="0.9.2")
+    assert activation.activation(found, late, 80) == activation.activation(plain, late, 80)
     few = dataclasses.replace(chosen, max_num_batched_tokens=255)
     assert activation.activation(found, few, 75)[0] == activation.activation(plain, few, 75)[0]
 
@@ -296,6 +297,25 @@ def test_awq_as_asked_for_expands_on_newer_cards_too():
 def test_marlin_runs_on_7_5_in_the_later_lanes():
     found = shape("Qwen/Qwen2.5-32B-Instruct-AWQ")
     assert [engine.marlin(settings(found, version=version), 75) for version in ("0.8.5", "0.19.1", "0.33.0")] == [False, True, True]
+
+
+@pytest.mark.parametrize(("version", "copied", "sums"), [("0.7.3", True, True), ("0.8.2", False, True), ("0.9.2", False, False)])
+@pytest.mark.parametrize("tokens", [512, 2048, 8192])
+def test_marlins_buffers_by_release(version, copied, sums, tokens):
+    """Before 0.8 every product has a copy of its input, before 0.9 sums of up to 1024 tokens in float32."""
+    found, hidden, width = shape("Qwen/Qwen2.5-32B-Instruct-AWQ"), 5120, 27648
+    chosen = settings(found, cards(capability=(8, 6)), version=version, max_num_seqs=1, max_model_len=1024, max_num_batched_tokens=tokens)
+    sums = 4 * min(1024, tokens) if sums else 0
+    gate_up = tokens * 2 * (3 * hidden + 2 * width + hidden * copied) + sums * 2 * width
+    down = tokens * 2 * (4 * hidden + 3 * width + width * copied) + sums * hidden
+    assert activation.activation(found, chosen, 86) == (max(gate_up, down) + tokens * 24 + WORKSPACE, "mlp")
+
+
+def test_marlin_copies_its_input_where_the_order_is_another():
+    found = shape("Qwen/Qwen2.5-32B-Instruct-AWQ")
+    ordered = dataclasses.replace(found, quant=dataclasses.replace(found.quant, act_order=True))
+    chosen = settings(found, cards(capability=(8, 6)), max_num_seqs=1, max_model_len=8192, max_num_batched_tokens=8192)
+    assert activation.activation(ordered, chosen, 86)[0] - activation.activation(found, chosen, 86)[0] == 8192 * 27648 * 2
 
 
 def test_the_experts_work_in_chunks():

@@ -16,7 +16,7 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan im
 GIB = 1024**3
 ROOT = pathlib.Path(__file__).parents[5]
 SHAPES = json.loads((ROOT / "tests/data/models.json").read_text(encoding="utf-8"))
-KEYS = {"verdict", "refusals", "warnings", "engine", "options", "reasons", "argv", "env", "memory", "kv", "ladder", "lanes"}
+KEYS = {"verdict", "refusals", "warnings", "engine", "options", "reasons", "argv", "env", "hang_argv", "ready_seconds", "memory", "kv", "ladder", "lanes"}
 
 
 def config_of(name):
@@ -195,6 +195,31 @@ def test_what_cannot_be_is_refused_with_a_code(instance, host, config, code):
     assert all(problem["message"] and problem["remedy"] for problem in found["refusals"])
 
 
+def nested(levels, within):
+    """A mapping in a mapping, so many levels deep."""
+    for dummy in range(levels):
+        within = {"a": within}
+    return within
+
+
+@pytest.mark.parametrize("levels", [101, 5000])
+def test_what_is_nested_without_end_is_refused(levels):
+    deep, itself = nested(levels, 1), {}
+    itself["a"] = itself
+    overrides = {**GOOD, "options": {**GOOD["options"], "hf_overrides": deep}}
+    for case in ((overrides, cards(4), QWEN3_32B_AWQ), (GOOD, {**cards(4), "x": deep}, QWEN3_32B_AWQ), (GOOD, cards(4), {**QWEN3_32B_AWQ, "x": itself})):
+        assert codes(plan(*case)["refusals"]) == {"nested_too_deep"}
+    assert plan(GOOD, cards(4), {**QWEN3_32B_AWQ, "x": nested(90, 1)})["verdict"] == "fits"
+
+
+def test_cards_that_are_nearly_equal_are_warned_of():
+    """22 GB beside 24 GB: a pair that is reported to serve."""
+    host = {"gpus": [*cards(3)["gpus"], {**cards(4)["gpus"][3], "name": "NVIDIA TITAN RTX", "memory_total_bytes": 24576 << 20}]}
+    found = plan(GOOD, host, QWEN3_32B_AWQ)
+    assert found["verdict"] == "fits" and "unequal_cards" in codes(found["warnings"])
+    assert "unequal_cards" not in codes(plan(GOOD, cards(4), QWEN3_32B_AWQ)["warnings"])
+
+
 def test_unequal_cards_may_stand_in_one_host():
     host = {"gpus": [*cards(4)["gpus"], {**cards(5)["gpus"][4], "memory_total_bytes": 11264 << 20}]}
     assert plan({**GOOD, "gpus": [0, 1, 2, 3]}, host, QWEN3_32B_AWQ)["verdict"] == "fits"
@@ -217,6 +242,14 @@ def mutated(value, chance, random):
     if isinstance(value, list):
         return [mutated(item, chance, random) for item in value]
     return value
+
+
+@pytest.mark.parametrize("size", ["", "0", "x", "1e3", "9" * 50, "\u00b2", " 8"])
+def test_what_is_no_number_in_the_environment_is_passed_over(size):
+    moe = config_of("Qwen/Qwen3-30B-A3B-Instruct-2507")
+    moe = {**moe, **moe.pop("moe"), "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}}
+    given = {**GOOD, "options": {**GOOD["options"], "quantization": "moe_wna16"}, "env": {"VLLM_FUSED_MOE_CHUNK_SIZE": size}}
+    assert plan(given, cards(4), moe)["verdict"] == "fits"
 
 
 @pytest.mark.parametrize("seed", range(8))

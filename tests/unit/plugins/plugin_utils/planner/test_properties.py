@@ -11,7 +11,7 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan im
 from ansible_collections.gpuhosts.inference.tests.unit.plugins.plugin_utils.planner import strategies
 from hypothesis import strategies as st
 
-KEYS = {"verdict", "refusals", "warnings", "engine", "options", "reasons", "argv", "env", "memory", "kv", "ladder", "lanes"}
+KEYS = {"verdict", "refusals", "warnings", "engine", "options", "reasons", "argv", "env", "hang_argv", "ready_seconds", "memory", "kv", "ladder", "lanes"}
 PROPERTY = {"derandomize": True, "database": None, "deadline": None, "suppress_health_check": list(hypothesis.HealthCheck)}
 
 
@@ -32,6 +32,9 @@ def well_formed(found):
     assert set(found) == KEYS and set(found["kv"]) == set(KV)
     assert found["verdict"] in ("fits", "refused")
     assert (found["verdict"] == "refused") == bool(found["refusals"]) == (found["argv"] == [])
+    fits = found["verdict"] == "fits"
+    assert found["hang_argv"] in ([], ["--disable-custom-all-reduce"][:fits])
+    assert (found["ready_seconds"] is not None) == fits and (not fits or found["ready_seconds"] >= 180 and found["ready_seconds"] % 10 == 0)
     for problem in found["refusals"] + found["warnings"]:
         assert set(problem) == {"code", "message", "remedy"} and all(problem.values())
 

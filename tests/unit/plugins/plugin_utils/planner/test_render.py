@@ -44,6 +44,7 @@ def test_two_instances_that_share_nothing():
     drawn = [line.strip() for line in found["text"].splitlines() if line.strip().startswith("[W")]
     assert [len(line) for line in drawn] == [BAR + 2] * 2
     assert f"{found['plans']['a']['kv']['tokens']} tokens" in found["text"]
+    assert f"start       may take up to {found['plans']['a']['ready_seconds']} s" in found["text"]
 
 
 def test_two_instances_that_share_a_card_and_a_port():
@@ -67,9 +68,23 @@ def test_a_refusal_is_written_out():
     assert "REFUSED" in found["text"] and "refused     context_over_model: max_model_len is 50000" in found["text"]
 
 
+def test_the_bar_of_a_part_that_is_a_million_cards_is_as_long_as_any_other():
+    """It took the memory of the machine that drew it."""
+    found = host_plan([instance("a", 0, 8000, max_num_batched_tokens=10**12)], host(), MODELS)
+    assert max(map(len, found["text"].splitlines())) < 2000 and f"{'A' * 9}>]" in found["text"]
+
+
 @pytest.mark.parametrize(
     "instances, hardware, models",
-    [(None, None, None), ("x", {}, {}), ([None, 3, {}], host(), {}), ([{"name": "a", "model": NAME}], host(), {}), ([], {}, {}), ([{"name": []}], 7, [])],
+    [
+        (None, None, None),
+        ("x", {}, {}),
+        ([None, 3, {}], host(), {}),
+        ([{"name": "a", "model": NAME}], host(), {}),
+        ([], {}, {}),
+        ([{"name": []}], 7, []),
+        ([{"name": "a (3)"}, {"name": "a"}, {"name": "a"}], host(), {}),
+    ],
 )
 def test_what_is_malformed_is_written_out_too(instances, hardware, models):
     found = host_plan(instances, hardware, models if isinstance(models, dict) else {})

@@ -50,6 +50,10 @@ RULES = {
     "image_wants_newer_driver": (case(version="0.19.1", driver="570.133.20"), case(version="0.19.1", driver="580.65.06")),
     "capability_too_low!": (case(version="0.33.0", capability=(7, 0)), case(capability=(7, 0))),
     "ranks_over_cards!": (case({"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, cards=4), case({"tensor_parallel_size": 4}, cards=4)),
+    "one_process_for_many_ranks!": (
+        case({"distributed_executor_backend": "uni", "tensor_parallel_size": 2}),
+        case({"distributed_executor_backend": "uni", "tensor_parallel_size": 1}),
+    ),
     "external_launcher!": (case({"distributed_executor_backend": "external_launcher"}), case({"distributed_executor_backend": "mp"})),
     "cuda_visible_devices_uuid!": (case(env={"CUDA_VISIBLE_DEVICES": "GPU-8f3c"}), case(env={"CUDA_VISIBLE_DEVICES": "2,3"})),
     "heads_not_divisible!": (case({"tensor_parallel_size": 3}), case({"tensor_parallel_size": 4})),
@@ -116,23 +120,37 @@ RULES = {
     "triton_tile_unproven": (case(None, {"head_dim": 256}, version="0.33.0"), case(None, {"head_dim": 128}, version="0.33.0")),
     "multi_step_without_kernel!": (case({"num_scheduler_steps": 8}), case({"num_scheduler_steps": 8}, capability=(8, 6))),
     "context_over_model!": (case({"max_model_len": 40961}), case({"max_model_len": 40960})),
+    "adapters_without_offload!": (
+        case({"enable_lora": True, "cpu_offload_gb": 4}),
+        case({"enable_lora": True, "cpu_offload_gb": 4}, version="0.19.1"),
+    ),
     "batched_tokens_below_context!": (
         case({"max_model_len": 8192, "max_num_batched_tokens": 4096}),
         case({"max_model_len": 8192, "max_num_batched_tokens": 4096, "enable_chunked_prefill": True}),
     ),
+    "chunks_not_for_pooling!": (case({"task": "embed", "enable_chunked_prefill": True}), case({"task": "embed", "enable_prefix_caching": True})),
     "batched_tokens_below_sequences!": (
         case({"max_model_len": 64, "max_num_batched_tokens": 64, "max_num_seqs": 65}),
         case({"max_model_len": 64, "max_num_batched_tokens": 64, "max_num_seqs": 64}),
     ),
+    "active_over_sequences!": (
+        case({"max_num_seqs": 8, "max_num_active_seqs": 9}, version="0.33.0"),
+        case({"max_num_seqs": 8, "max_num_active_seqs": 8}, version="0.33.0"),
+    ),
     "partial_prefills_without_chunks!": (
         case({"max_num_partial_prefills": 2, "enable_chunked_prefill": False}),
         case({"max_num_partial_prefills": 2, "enable_chunked_prefill": True}),
+    ),
+    "long_prefill_over_context!": (
+        case({"max_model_len": 4096, "long_prefill_token_threshold": 4097}, version="0.33.0"),
+        case({"max_model_len": 4096, "long_prefill_token_threshold": 4096}, version="0.33.0"),
     ),
     "partial_prefills_not_in_v1!": (case({"max_num_partial_prefills": 2}, version="0.19.1"), case({"max_num_partial_prefills": 1}, version="0.19.1")),
     "prefix_caching_with_window!": (
         case({"enable_prefix_caching": True}, MISTRAL_V1),
         case({"enable_prefix_caching": True, "disable_sliding_window": True, "max_model_len": 4096}, MISTRAL_V1),
     ),
+    "rope_scaling_not_a_mapping!": (case({"rope_scaling": ["yarn"]}), case({"rope_scaling": YARN})),
     "window_and_rope_scaling!": (case({"disable_sliding_window": True}, {"rope_scaling": YARN}), case({"disable_sliding_window": True})),
     "prefix_hash_not_in_v0!": (
         case({"enable_prefix_caching": True, "prefix_caching_hash_algo": "sha256"}),
@@ -411,6 +429,58 @@ def test_awq_experts_need_what_awq_needs():
     assert "quantization_capability!" in codes(given, {**QWEN3_30B_A3B, **AWQ}, capability=volta)
     assert "quantization_capability!" not in codes(given, {**QWEN3_30B_A3B, **AWQ})
     assert "quantization_capability!" not in codes(given, {**QWEN3_30B_A3B, **GPTQ}, capability=volta)
+
+
+@pytest.mark.parametrize(
+    "asked, config, version, capability",
+    [
+        ("moe_wna16", {**QWEN3_30B_A3B, **GPTQ_ORDERED}, "0.8.5", (7, 5)),
+        ("moe_wna16", {**QWEN3_30B_A3B, **quantized("gptq", bits=3, sym=True, desc_act=False)}, "0.8.5", (7, 5)),
+        ("gptq_marlin", GPTQ_ASYMMETRIC, "0.8.5", (8, 6)),
+        ("gptq_marlin", quantized("gptq", group_size=16, sym=True, desc_act=False), "0.19.1", (7, 5)),
+        ("marlin", GPTQ_ASYMMETRIC, "0.8.5", (8, 6)),
+        ("awq_marlin", quantized("awq", group_size=16, zero_point=True), "0.19.1", (7, 5)),
+        ("gptq_marlin_24", GPTQ, "0.8.5", (8, 6)),
+        ("gptq_bitblas", GPTQ_ASYMMETRIC, "0.8.5", (8, 6)),
+    ],
+)
+def test_a_method_of_the_checkpoints_family_that_does_not_take_it(asked, config, version, capability):
+    """quantization names a method that reads others of that quant_method: the engine calls it a mismatch."""
+    assert "quantization_mismatch!" in codes({"quantization": asked}, config, version, capability=capability)
+    assert "quantization_mismatch!" not in codes(None, config, version, capability=capability)
+
+
+@pytest.mark.parametrize("stored, method", [("marlin", "marlin"), ("marlin_24", "gptq_marlin_24"), ("gptq", "gptq_marlin"), (["marlin"], "gptq_marlin")])
+def test_a_checkpoint_that_is_stored_for_one_kernel(stored, method):
+    config = quantized("gptq", sym=True, desc_act=False, checkpoint_format=stored)
+    assert facts({}, config, capability=(8, 6)).quantization == method
+    assert "quantization_mismatch!" not in codes({"quantization": method}, config, capability=(8, 6))
+    assert "quantization_capability!" in codes({"quantization": method}, config)
+
+
+def test_a_long_prefill_matters_to_the_oldest_engine_with_several_partial_ones():
+    given = {"max_model_len": 4096, "long_prefill_token_threshold": 4097, "enable_chunked_prefill": True}
+    assert "long_prefill_over_context!" not in codes(given)
+    assert "long_prefill_over_context!" in codes({**given, "max_num_partial_prefills": 2})
+
+
+@pytest.mark.parametrize("kind, dtype, refused", [("float16", "bfloat16", True), ("bfloat16", "half", True), ("float16", "half", False)])
+def test_a_16_bit_cache_is_in_the_models_format(kind, dtype, refused):
+    found = codes({"kv_cache_dtype": kind, "dtype": dtype}, version="0.33.0", capability=(8, 6))
+    assert ("kv_cache_dtype_unsupported!" in found) is refused
+
+
+def test_experts_in_another_order_have_no_kernel_on_turing():
+    """The solver asked for moe_wna16, and the engine's own parser refused it."""
+    assert "moe_wna16" not in only("gptq_picks_bitblas", None, {**QWEN3_30B_A3B, **GPTQ_ORDERED}).remedy
+    assert "moe_wna16" in only("gptq_picks_bitblas", None, {**QWEN3_30B_A3B, **GPTQ}).remedy
+
+
+def test_pooling_computes_prompts_whole():
+    """vllm 0.8.5 engine/arg_utils.py: chunks are neither its default for a long context, nor taken."""
+    found = facts({"task": "embed", "max_model_len": 40960}, {"max_position_embeddings": 40960})
+    assert not found.chunked and found.max_num_batched_tokens == 40960
+    assert facts({"task": "classify", "max_model_len": 512}).max_num_batched_tokens == 32768
 
 
 @pytest.mark.parametrize("given", [{"quantization": "deepspeedfp"}, {"quantization": "awq"}])

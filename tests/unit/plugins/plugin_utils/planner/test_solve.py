@@ -134,6 +134,21 @@ def test_gptq_is_told_its_kernel():
     assert solved("throughput", cards(4), config)["options"]["quantization"] == "gptq"
 
 
+@pytest.mark.parametrize("profile", [name for name in PROFILES if name != "as_given"])
+def test_vectors_are_made_of_whole_prompts(profile):
+    """0.8.5 refuses chunks for pooling; of a prompt that begins with cached blocks the hidden states are missing."""
+    found = solved(profile, cards(4), QWEN3_32B_AWQ, {"task": "embed"})
+    assert found["verdict"] == "fits"
+    assert found["options"]["enable_chunked_prefill"] is False and found["options"]["enable_prefix_caching"] is False
+
+
+def test_adapters_are_not_offloaded():
+    """0.8.5 refused what low_memory and the ladder had made of it."""
+    found = solved("low_memory", cards(1, ram=512), QWEN3_32B_AWQ, {"enable_lora": True})
+    assert found["verdict"] == "fits" and not found["options"].get("cpu_offload_gb")
+    assert found["ladder"] and not [step for step in found["ladder"] if "--cpu-offload-gb" in step["argv"]]
+
+
 @pytest.mark.parametrize("version", options.versions())
 def test_every_engine_gets_options_of_its_own(version):
     found = solved("throughput", cards(4), QWEN3_32B_AWQ, engine_version=version)
