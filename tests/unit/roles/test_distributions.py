@@ -16,6 +16,7 @@ SYSTEMS = {
 BARE = {
     "kernel": "6.8.0-63-generic", "driver_version": None, "driver_module_installed": False, "nouveau_loaded": False, "secure_boot": False,
     "packages": {}, "held": [], "gpus": [], "gpu_source": "sysfs", "problems": [],
+    "docker": {"version": None, "cdi": False, "daemon_config": {}}, "cdi_devices": [], "cdi_driver_version": None, "container_proof": {},
 }  # fmt: skip
 
 
@@ -26,7 +27,7 @@ def value():
     def template(expression, system, facts=None, **variables):
         loader = DataLoader()
         known = {"inventory_hostname": "coder01"}
-        for role in ("apt_source", "cuda_repository", "nvidia_driver", "cuda_toolkit"):
+        for role in ("apt_source", "cuda_repository", "nvidia_driver", "cuda_toolkit", "docker_engine", "nvidia_container_toolkit"):
             for part in ("defaults", "vars"):
                 known |= loader.load_from_file(str(ROLES / role / part / "main.yml"), trusted_as_template=True)
         known |= variables | {"ansible_facts": {"gpuhosts": BARE | {"os": SYSTEMS[system]} | (facts or {})}}
@@ -38,9 +39,7 @@ def value():
 NVIDIA = "https://developer.download.nvidia.com/compute/cuda/repos"
 
 
-@pytest.mark.parametrize(
-    "system, repository", [("debian12", "debian12"), ("debian13", "debian12"), ("ubuntu2204", "ubuntu2204"), ("ubuntu2404", "ubuntu2404")]
-)
+@pytest.mark.parametrize("system, repository", [("debian12", "debian12"), ("debian13", "debian12"), ("ubuntu2204", "ubuntu2204"), ("ubuntu2404", "ubuntu2404")])
 def test_repository_and_key(value, system, repository):
     assert value("cuda_repository_uri", system) == f"{NVIDIA}/{repository}/x86_64/"
     assert value("cuda_repository_key_url", system) == f"{NVIDIA}/{repository}/x86_64/3bf863cc.pub"
@@ -147,3 +146,48 @@ def test_the_toolkits_packages(value, system):
     assert value("__cuda_toolkit_packages", system) == {"cuda-toolkit-12-8": "12.8.1"}
     parts = value("__cuda_toolkit_packages", system, cuda_toolkit_parts=["cuda-compiler", "cuda-nvcc", "libcublas-dev"])
     assert parts == {"cuda-compiler-12-8": "12.8.1", "cuda-nvcc-12-8": None, "libcublas-dev-12-8": None}
+
+
+ENGINES = {
+    "debian12": ["docker.io", "iptables", "pigz", "python3-requests"],
+    "debian13": ["docker-cli", "docker.io", "iptables", "pigz", "python3-requests"],
+    "ubuntu2204": ["docker.io", "iptables", "pigz", "python3-requests"],
+    "ubuntu2404": ["docker.io", "iptables", "pigz", "python3-requests"],
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_distributions_engine(value, system):
+    assert sorted(value("__docker_engine_packages", system)) == ENGINES[system]
+    assert value("__docker_engine_installing", system) is True
+    there = {"packages": dict.fromkeys(ENGINES[system], "1")}
+    assert value("__docker_engine_installing", system, there) is False
+    assert value("__docker_engine_ce_missing", system) == []
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_dockers_own_engine(value, system):
+    wanted = {"docker_engine_source": "docker"}
+    assert value("__docker_engine_packages", system, **wanted) == ["pigz", "python3-requests"]
+    assert value("__docker_engine_uri", system, **wanted) == f"https://download.docker.com/linux/{SYSTEMS[system]['id']}"
+    assert value("__docker_engine_ce_missing", system, **wanted) == ["docker-ce=5:28.2.2-*", "docker-ce-cli=5:28.2.2-*", "containerd.io=1.7.27-*"]
+    codename = SYSTEMS[system]["codename"]
+    release = f"{SYSTEMS[system]['id']}.{SYSTEMS[system]['version_id']}~{codename}"
+    there = {name: f"{version}-1~{release}" for name, version in {"docker-ce": "5:28.2.2", "docker-ce-cli": "5:28.2.2", "containerd.io": "1.7.27"}.items()}
+    facts = {"packages": there | dict.fromkeys(["pigz", "python3-requests"], "1")}
+    assert value("__docker_engine_installing", system, facts, **wanted) is False
+    assert value("__docker_engine_other.name", system, facts) == "docker-ce", "not replaced by the distribution's without consent"
+
+
+@pytest.mark.parametrize("word, meant", [("no", False), ("false", False), ("yes", True), (True, True), (False, False)])
+def test_live_restore_from_the_command_line(value, word, meant):
+    assert value("__docker_engine_config['live-restore']", "debian13", docker_engine_live_restore=word) is meant
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_cards_by_cdi_or_by_the_runtime(value, system):
+    """By what the engine can, not by what the distribution is: Ubuntu 24.04 has had engines with and without CDI."""
+    for cdi in (True, False):
+        facts = {"docker": {"version": "28.2.2" if cdi else "20.10.24", "cdi": cdi, "daemon_config": {}}}
+        assert value("__nvidia_container_toolkit_runtime_wanted", system, facts) is not cdi
+    assert value("__nvidia_container_toolkit_missing", system) == ["nvidia-container-toolkit=1.17.8-*"]
