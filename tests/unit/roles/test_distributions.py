@@ -14,9 +14,10 @@ SYSTEMS = {
     "ubuntu2404": {"id": "ubuntu", "version_id": "24.04", "codename": "noble", "architecture": "amd64"},
 }
 BARE = {
-    "kernel": "6.8.0-63-generic", "driver_version": None, "driver_module_installed": False, "nouveau_loaded": False, "secure_boot": False,
+    "kernel": "6.8.0-63-generic", "driver_version": None, "driver_module_installed": False, "driver_module_version": None, "nouveau_loaded": False,
+    "secure_boot": False,
     "packages": {}, "held": [], "gpus": [], "gpu_source": "sysfs", "problems": [],
-    "docker": {"version": None, "cdi": False, "daemon_config": {}}, "cdi_devices": [], "cdi_driver_version": None, "container_proof": {},
+    "docker": {"version": None, "cdi": False, "daemon_config": {}, "running_containers": 0}, "cdi_devices": [], "cdi_driver_version": None, "container_proof": {},
 }  # fmt: skip
 
 
@@ -87,6 +88,7 @@ def converged(system, version="570.153.02", module="open"):
     card = {"persistence_mode": True}
     return {
         "packages": driver | others, "held": [*driver, "nvidia-container-toolkit"], "driver_version": version, "driver_module_installed": True,
+        "driver_module_version": version,
         "gpu_source": "nvidia-smi", "gpus": [card, card],
     }  # fmt: skip
 
@@ -116,6 +118,40 @@ def test_work_is_wanted_and_whether_it_takes_a_reboot(value, system, differs, re
     assert value("__nvidia_driver_reboots", system, facts) is False
     assert value("__nvidia_driver_reboots", system, facts, nvidia_driver_reboot="no") is False
     assert value("__nvidia_driver_reboots", system, facts, nvidia_driver_reboot=True) is bool(reasons)
+
+
+@pytest.mark.parametrize(
+    "differs, proven",
+    [
+        ({"driver_module_version": "570.133.20"}, "coder01 has version 570.133.20 of the kernel module for 6.8.0-63-generic and not 570.153.02"),
+        ({"driver_module_version": None, "driver_module_installed": False}, "coder01 has version none of the kernel module for 6.8.0-63-generic"),
+        ({"driver_module_version": None}, None),
+        ({"driver_module_version": None, "driver_module_installed": None}, None),
+    ],
+    ids=["another version", "none", "a module that modinfo does not read", "a container that does not show its modules"],
+)
+def test_the_module_that_the_next_boot_brings(value, differs, proven):
+    found = value("__nvidia_driver_unproven", "ubuntu2404", converged("ubuntu2404") | differs)
+    assert [proven] == [sentence[: len(proven)] for sentence in found] if proven else found == []
+
+
+UNIT = "vllm-coder.service loaded active running vLLM coder"
+
+
+@pytest.mark.parametrize(
+    "batch, down, turns, fallen",
+    [(1, [], [0, 1, 0, 2, 3], []), (2, [], [0, 1, 0, 1, 2], []), ("2", ["b"], [0, 1, 0, 1, 2], ["b"]), (1, ["a"], [0, 1, 0, 2, 3], [])],
+)
+def test_serving_hosts_take_turns(value, batch, down, turns, fallen):
+    """a asked and serves nothing, b, d and e serve, c needs no reboot and did not ask."""
+    asked = {"a": {"stdout_lines": []}, "c": {"skipped": True}} | {name: {"stdout_lines": [UNIT]} for name in "bde"}
+    hosts = {name: {"inventory_hostname": name, "__nvidia_driver_units": asked[name]} for name in asked} | {"f": {"inventory_hostname": "f"}}
+    everywhere = {
+        "hostvars": hosts, "ansible_play_hosts_all": sorted(hosts), "ansible_play_hosts": sorted(set(hosts) - set(down)), "nvidia_driver_reboot_batch": batch
+    }  # fmt: skip
+    assert [value("__nvidia_driver_turn", "debian13", **everywhere | hosts[name]) for name in "abcde"] == turns
+    assert value("__nvidia_driver_fallen", "debian13", **everywhere | hosts["e"]) == fallen
+    assert value("__nvidia_driver_engines", "debian13", **everywhere | hosts["e"]) == ["vllm-coder.service"]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -177,6 +213,16 @@ def test_dockers_own_engine(value, system):
     facts = {"packages": there | dict.fromkeys(["pigz", "python3-requests"], "1")}
     assert value("__docker_engine_installing", system, facts, **wanted) is False
     assert value("__docker_engine_other.name", system, facts) == "docker-ce", "not replaced by the distribution's without consent"
+
+
+def test_engines_are_restarted_one_host_after_the_other_where_containers_run(value):
+    def serving(config, running=2):
+        return {"docker": {"version": "26.1.5", "cdi": True, "daemon_config": config, "running_containers": running}}
+
+    as_wanted = value("__docker_engine_config", "debian13") | {"labels": ["site=a"]}
+    other = as_wanted | {"log-driver": "journald"}
+    found = [value("__docker_engine_interrupts", "debian13", facts) for facts in (serving(as_wanted), serving(other), serving(other, 0), None)]
+    assert found == [False, True, False, False], "not on a converged host, not on an idle one, not on a bare one"
 
 
 @pytest.mark.parametrize("word, meant", [("no", False), ("false", False), ("yes", True), (True, True), (False, False)])
