@@ -223,6 +223,84 @@ def test_dockers_own_packages_are_pinned(docker_engine, on, new):
     assert "Would install docker-ce=5:28.2.2-*, docker-ce-cli=5:28.2.2-*, containerd.io=1.7.27-* from https://download.docker.com/linux/" in output
 
 
+# Docker's own packages, put together from the distribution's: Docker's names, versions and relations, and a repository with a key.
+REPACK = """
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+apt-get update && apt-get install --yes --no-install-recommends apt-utils gpg gpg-agent
+rm -rf /tmp/repack /srv/mirror/docker && mkdir -p /tmp/repack /srv/mirror/docker && chown _apt /tmp/repack && cd /tmp/repack
+apt-get download docker.io docker-cli containerd runc
+repack() {  # the distribution's name, Docker's name and version, and what it takes the place of
+    dpkg-deb --raw-extract $1_*.deb $2
+    sed -Ei "s/^Package: .*/Package: $2/; s/^Version: .*/Version: $3/; /^(Source|Conflicts|Replaces|Provides|Breaks|Recommends|Suggests|Built-Using)/d
+        s/^Depends: (.*)/Depends: \\1, $5/; s/\\b(containerd|runc|docker-cli) \\([^)]*\\),? ?//g; s/, *,/,/g" $2/DEBIAN/control
+    sed -i "/^Description/i Conflicts: $4\\nReplaces: $4\\nProvides: $4" $2/DEBIAN/control
+    rm -f $2/DEBIAN/md5sums
+}
+release='~debian.13~trixie'
+repack docker.io docker-ce 5:28.2.2-1$release docker.io 'docker-ce-cli, containerd.io'
+repack docker-cli docker-ce-cli 5:28.2.2-1$release docker-cli libc6
+repack containerd containerd.io 1.7.27-1 'containerd, runc' libc6
+dpkg-deb --extract runc_*.deb containerd.io
+for name in docker-ce docker-ce-cli containerd.io; do dpkg-deb --root-owner-group -Zgzip -z1 --build $name /srv/mirror/docker/$name.deb; done
+cd /srv/mirror/docker && apt-ftparchive packages . > Packages && apt-ftparchive release . > Release
+export GNUPGHOME=/tmp/repack/gpg && mkdir -m 700 $GNUPGHOME
+gpg --batch --quiet --passphrase '' --quick-generate-key docker rsa3072 sign never
+gpg --batch --clearsign --output InRelease Release && gpg --armor --export > key.asc
+gpg --with-colons --list-keys | awk -F: '/^fpr/ {print $10; exit}'
+"""
+
+
+@pytest.mark.slow
+def test_dockers_own_engine_and_back(docker_engine, on, new, image):
+    machine = on(new)
+    if "trixie" not in machine.out("cat /etc/os-release"):
+        pytest.skip("the mirror has the distribution of Debian 13")
+    before, version = settings(machine), machine.out("dpkg-query --show --showformat '${Version}' docker.io")
+    docker = {
+        "source": "docker", "uri": "http://mirror/docker", "suite": "/", "key_url": "http://mirror/docker/key.asc",
+        "key_fingerprint": on("mirror").out(REPACK).splitlines()[-1],
+    }  # fmt: skip
+
+    def engines():
+        return machine.out("dpkg-query --show --showformat '${db:Status-Status} ${Package} ${Version}\n' 'docker*' 'containerd*' | grep ^installed").split("\n")
+
+    try:
+        assert docker_engine(new, **docker)[0] != 0, "not without consent"
+        assert docker_engine(new, **docker, replace="no")[0] != 0, "nor with a word that says no"
+        status, output, changed = docker_engine(new, **docker, replace=True)
+        assert status == 0, output
+        assert sorted(line.split()[1] for line in engines()) == ["containerd.io", "docker-ce", "docker-ce-cli"]
+        assert "installed docker-ce 5:28.2.2-1~debian.13~trixie" in engines()
+        assert settings(machine) == before
+        assert machine.out("systemctl is-active docker") == "active"
+        assert machine.out(f"docker image inspect --format ok {image}") == "ok", "images stay"
+        assert docker_engine(new, **docker)[2] == 0
+    finally:
+        status, output, changed = docker_engine(new, replace=True)
+        assert status == 0, output
+        machine.run("rm -f /etc/apt/sources.list.d/docker.sources /etc/apt/preferences.d/docker.pref /etc/apt/keyrings/docker.asc; apt-get update")
+    assert f"installed docker.io {version}" in engines()
+    assert not [line for line in engines() if "docker-ce" in line]
+    assert docker_engine(new)[2] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mended")
+def test_data_root_and_address_pools(docker_engine, on, new):
+    machine = on(new)
+    wanted = {"data_root": "/srv/docker", "default_address_pools": [{"base": "10.201.0.0/16", "size": 24}], "log_opts": {"max-size": "1m", "max-file": "2"}}
+    assert docker_engine(new, **wanted)[2] == 1
+    assert machine.out("docker info --format '{{.DockerRootDir}}'") == "/srv/docker"
+    assert machine.out("docker network create pool >/dev/null && docker network inspect --format '{{(index .IPAM.Config 0).Subnet}}' pool").startswith(
+        "10.201."
+    )
+    assert docker_engine(new, **wanted)[2] == 0
+    machine.run("docker network rm pool")
+    assert docker_engine(new)[2] == 1
+    assert machine.out("docker info --format '{{.DockerRootDir}}'") == "/var/lib/docker"
+
+
 # ---- what serves goes on serving ------------------------------------------------------------------------------------
 
 

@@ -225,6 +225,24 @@ def test_engines_are_restarted_one_host_after_the_other_where_containers_run(val
     assert found == [False, True, False, False], "not on a converged host, not on an idle one, not on a bare one"
 
 
+def test_what_goes_into_daemon_json(value):
+    variables = {
+        "docker_engine_data_root": "/srv/docker", "docker_engine_registry_mirrors": ["https://mirror.example"], "docker_engine_log_opts": {"max-size": "1m"},
+        "docker_engine_default_address_pools": [{"base": "10.201.0.0/16", "size": 24}], "docker_engine_daemon_config": {"features": {"buildkit": True}},
+    }  # fmt: skip
+    assert value("__docker_engine_config", "ubuntu2404", **variables) == {
+        "features": {"cdi": True, "buildkit": True},
+        "live-restore": True,
+        "log-driver": "json-file",
+        "log-opts": {"max-size": "1m"},
+        "data-root": "/srv/docker",
+        "registry-mirrors": ["https://mirror.example"],
+        "default-address-pools": [{"base": "10.201.0.0/16", "size": 24}],
+    }
+    unset = {"docker_engine_log_driver": "", "docker_engine_live_restore": False}
+    assert value("__docker_engine_config", "ubuntu2404", **unset) == {"features": {"cdi": True}, "live-restore": False}
+
+
 @pytest.mark.parametrize("word, meant", [("no", False), ("false", False), ("yes", True), (True, True), (False, False)])
 def test_live_restore_from_the_command_line(value, word, meant):
     assert value("__docker_engine_config['live-restore']", "debian13", docker_engine_live_restore=word) is meant
