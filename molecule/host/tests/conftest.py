@@ -11,7 +11,7 @@ import pytest
 
 LAB = os.environ["LAB_NAME"]
 INVENTORIES = ("inventories/lab", "molecule/host/inventory")
-HOSTS = ("gpu02", "gpu01")
+HOSTS = ("gpu01", "gpu02")
 FIGURES = []
 
 
@@ -53,20 +53,20 @@ def on():
 
 @pytest.fixture(scope="session")
 def hosts(on):
-    """{"debian12": "gpu01", "debian13": "gpu02"}, asked of the hosts themselves; with MOLECULE_IMAGE other distributions."""
-    return {on(host).out(". /etc/os-release; echo $ID${VERSION_ID//./}"): host for host in HOSTS}
+    """{"gpu01": "debian12", "gpu02": "debian13"}, asked of the hosts themselves; with MOLECULE_IMAGE both are that."""
+    return {host: on(host).out(". /etc/os-release; echo $ID${VERSION_ID//./}") for host in HOSTS}
 
 
 @pytest.fixture(scope="session")
-def old(hosts):
+def old():
     """The host of the older distribution: Debian 12 unless MOLECULE_IMAGE says otherwise."""
-    return next(iter(hosts.values()))
+    return HOSTS[0]
 
 
 @pytest.fixture(scope="session")
-def new(hosts):
+def new():
     """The host of the newer distribution: Debian 13 unless MOLECULE_IMAGE says otherwise."""
-    return list(hosts.values())[-1]
+    return HOSTS[1]
 
 
 @pytest.fixture
