@@ -1,5 +1,5 @@
 # make lab    simulated hosts on this machine, brought from bare to serving a real chat completion
-# make test   every check that CI runs
+# make test   every check that CI runs; make test-full adds the slow ones
 # ANSIBLE=13.8.0 tests with that release of the ansible package instead of the pinned one.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -40,6 +40,10 @@ clean:  ## Remove everything that make lab and make test made
 
 .PHONY: test
 test: lint sanity molecule unit  ## Every check that CI runs
+
+.PHONY: test-full
+test-full: export PYTEST_ADDOPTS := $(PYTEST_ADDOPTS) -m ''
+test-full: test  ## The same, and what is slow or rare
 
 .PHONY: lint
 lint: $(VENV)/.dev  ## yamllint and ansible-lint, profile production

@@ -27,12 +27,13 @@ class _SocketConnection(http.client.HTTPConnection):
 
 
 def describe(path="/var/run/docker.sock", images=(), timeout=10):
-    """What the roles need from an engine: version, storage driver, CDI, runtimes, and the id of each image that is there.
+    """What the roles need from an engine: version, storage driver, CDI, runtimes, how many containers run, and the id of each image that is there.
 
     Returns (description, problem). Without a socket there is no engine and no problem; C(version) is None then, and also when the engine is
     there and does not answer (time-out in seconds, per request).
     """
-    silent = {"version": None, "api_version": None, "storage_driver": None, "cdi": False, "runtimes": [], "images": dict.fromkeys(images)}
+    silent = {"version": None, "api_version": None, "storage_driver": None, "cdi": False, "runtimes": [], "running_containers": 0}
+    silent["images"] = dict.fromkeys(images)
     if not os.path.exists(path):
         return silent, None
     connection = _SocketConnection(path, timeout)
@@ -54,6 +55,7 @@ def describe(path="/var/run/docker.sock", images=(), timeout=10):
         "storage_driver": info.get("Driver"),
         "cdi": bool(info.get("CDISpecDirs")),
         "runtimes": sorted(info.get("Runtimes") or {}),
+        "running_containers": info.get("ContainersRunning") or 0,
         "images": found,
     }, None
 

@@ -330,6 +330,10 @@ ansible_facts:
               returned: always
               type: list
               elements: str
+            running_containers:
+              description: Number of containers that run. 0 when no engine answers.
+              returned: always
+              type: int
             images:
               description: For each of O(images), its id in the engine, or null.
               returned: always

@@ -252,12 +252,19 @@ def archive_driver(facts: dict) -> Iterator[Problem]:
 
 
 def notes(facts: dict) -> Iterator[Problem]:
-    """A reboot that is due, and what else gpu_facts noticed that nothing above is about."""
+    """Card errors in the kernel log, a reboot that is due, and what else gpu_facts noticed that nothing above is about."""
     covered = (
         "nvidia-smi gave no answer",
         *(f"the card at {bus_id} " for bus_id in facts.get("lost_gpus") or []),
         (facts.get("docker") or {}).get("daemon_config_error") or "\n",
     )
+    reports = collections.defaultdict(list)
+    for xid in facts.get("xids") or []:
+        reports[xid["pci_bus_id"], xid["code"]].append(xid["message"])
+    for (bus_id, code), messages in sorted(reports.items()):
+        times = "once" if len(messages) == 1 else f"{len(messages)} times"
+        message = f"The kernel log has Xid {code} of the card at {bus_id} {times}, last: {messages[-1].rstrip('.')}."
+        yield Problem("xid", message, "NVIDIA's list of Xid errors says what each number means.")
     if facts.get("reboot_reasons"):
         yield Problem("reboot_pending", f"The host waits for a reboot: {'; '.join(facts['reboot_reasons'])}.", "")
     for text in facts.get("problems") or []:

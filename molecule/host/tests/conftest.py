@@ -1,5 +1,6 @@
 """What the scenario's tests run on: two converged hosts of different distributions, which they break and mend."""
 
+import collections
 import contextlib
 import functools
 import os
@@ -10,7 +11,22 @@ import pytest
 
 LAB = os.environ["LAB_NAME"]
 INVENTORIES = ("inventories/lab", "molecule/host/inventory")
-HOSTS = ("gpu02", "gpu01")
+HOSTS = ("gpu01", "gpu02")
+FIGURES = []
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What the tests have counted, where a passing run shows it."""
+    if FIGURES:
+        terminalreporter.section("figures")
+        for line in FIGURES:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def figure():
+    """figure(text): a line for the end of the run."""
+    return FIGURES.append
 
 
 @pytest.fixture(scope="session")
@@ -37,20 +53,20 @@ def on():
 
 @pytest.fixture(scope="session")
 def hosts(on):
-    """{"debian12": "gpu01", "debian13": "gpu02"}, asked of the hosts themselves; with MOLECULE_IMAGE other distributions."""
-    return {on(host).out(". /etc/os-release; echo $ID${VERSION_ID//./}"): host for host in HOSTS}
+    """{"gpu01": "debian12", "gpu02": "debian13"}, asked of the hosts themselves; with MOLECULE_IMAGE both are that."""
+    return {host: on(host).out(". /etc/os-release; echo $ID${VERSION_ID//./}") for host in HOSTS}
 
 
 @pytest.fixture(scope="session")
-def old(hosts):
+def old():
     """The host of the older distribution: Debian 12 unless MOLECULE_IMAGE says otherwise."""
-    return next(iter(hosts.values()))
+    return HOSTS[0]
 
 
 @pytest.fixture(scope="session")
-def new(hosts):
+def new():
     """The host of the newer distribution: Debian 13 unless MOLECULE_IMAGE says otherwise."""
-    return list(hosts.values())[-1]
+    return HOSTS[1]
 
 
 @pytest.fixture
@@ -69,13 +85,16 @@ def fault(on):
 
 @pytest.fixture(scope="session")
 def downloads(on):
-    """with downloads() as requests: ... What the hosts asked the mirror's apt repositories for meanwhile, a line of nginx's log each."""
+    """with downloads() as requests: ... What the hosts asked the mirror for meanwhile, a line each: of its apt repositories, its registry and its hub."""
+
+    def log():
+        registry = "journalctl --unit docker-registry --output cat --no-pager | grep -E '\"(GET|HEAD) /v2/' || true"
+        return on("mirror").out(f"cat /var/log/nginx/apt.log /var/log/nginx/hub.log; {registry}").splitlines()
 
     @contextlib.contextmanager
     def count():
-        mirror, found = on("mirror"), []
-        before = int(mirror.out("wc -l < /var/log/nginx/apt.log"))
+        found, before = [], collections.Counter(log())
         yield found
-        found += mirror.out(f"tail -n +{before + 1} /var/log/nginx/apt.log").splitlines()
+        found += (collections.Counter(log()) - before).elements()
 
     return count

@@ -1,20 +1,41 @@
 """The driver and the toolkit on a converged host, and what a second run of the host layer costs."""
 
+import json
+
 import lab_play
 import pytest
 
 VERSION = "570.153.02"
 
 
-def test_a_second_run_changes_nothing_downloads_nothing_and_is_cheap(play, downloads, hosts):
+def test_a_second_run_changes_nothing_downloads_nothing_and_is_cheap(play, downloads, hosts, figure):
     with downloads() as requests:
         status, output = play("playbooks/host.yml")
     assert status == 0, output
     counts = lab_play.recap(output)
-    print("".join(f"\n{distribution}: {counts[host]['ok']} ok tasks on the second run of playbooks/host.yml" for distribution, host in hosts.items()))
+    for host, distribution in hosts.items():
+        figure(
+            f"second run of playbooks/host.yml on {host} ({distribution}): {counts[host]['ok']} tasks ok (20 at most), {counts[host]['changed']} changed, "
+            f"{sum('InRelease' in line for line in requests)} index updates, {len(requests)} requests of any kind to the mirror"
+        )
     assert {count["changed"] for count in counts.values()} == {0}
     assert max(count["ok"] for count in counts.values()) <= 20
-    assert requests == [], "neither an index nor a package"
+    assert requests == [], "neither an index nor a package nor an image"
+
+
+def test_the_count_of_downloads_sees_what_it_has_to_see(on, new, downloads):
+    """An index that has not changed, and an image that is there."""
+    with downloads() as requests:
+        on(new).run("apt-get update && docker pull --quiet $(docker images --digests --format '{{.Repository}}@{{.Digest}}' | head -n 1)")
+    assert any("InRelease" in line for line in requests)
+    assert any("/v2/" in line for line in requests)
+
+
+def test_the_first_run_has_proved_the_cards_in_a_container(on, hosts):
+    for host in hosts:
+        proof = json.loads(on(host).out("cat /var/lib/gpuhosts/container_proof.json"))
+        assert proof["image"].startswith("vllm/vllm-openai@sha256:")
+        assert (proof["driver"], len(proof["cards"])) == (VERSION, 4)
 
 
 def test_driver_and_toolkit_alone_cost_seven_tasks(play_role, old):
@@ -23,9 +44,9 @@ def test_driver_and_toolkit_alone_cost_seven_tasks(play_role, old):
     assert sum(counts) - 3 <= 7
 
 
-@pytest.mark.parametrize("distribution", [0, 1], ids=["older", "newer"])
-def test_all_of_the_driver_is_at_one_version_and_held(on, hosts, distribution):
-    host = on(list(hosts.values())[distribution])
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_all_of_the_driver_is_at_one_version_and_held(on, request, which):
+    host = on(request.getfixturevalue(which))
     installed = host.out(
         r"dpkg-query -W -f '${db:Status-Abbrev}|${Package}|${Version}\n' '*nvidia*' 'libcuda*' libnvcuvid1 | grep -E '\|[0-9]{3}\.[0-9.]+-'"
     ).splitlines()
@@ -43,6 +64,29 @@ def test_nothing_newer_is_a_candidate(on, new):
 def test_unattended_upgrades_leaves_it_alone(on, new):
     dump = on(new).out("apt-config dump Unattended-Upgrade::Package-Blacklist")
     assert '".*nvidia.*$"' in dump and '"libcuda1$"' in dump
+
+
+@pytest.mark.slow
+def test_unattended_upgrades_itself_passes_the_driver_by(on, play_role, new):
+    """Its own dry run, with NVIDIA's repository allowed and neither pin nor holds in its way; without the role's list it would replace the driver."""
+    host, ours = on(new), "/etc/apt/apt.conf.d/52nvidia-cuda-unattended-upgrades"
+
+    def upgraded():
+        said = host.out("unattended-upgrade --dry-run --debug 2>&1")
+        return said.partition("Packages that will be upgraded:")[2].partition("\n")[0].split()
+
+    host.run("apt-get update && apt-get install --yes --no-install-recommends unattended-upgrades")
+    try:
+        host.write("/etc/apt/apt.conf.d/99-test", 'Unattended-Upgrade::Origins-Pattern:: "origin=NVIDIA";\n')
+        host.run("apt-mark unhold $(apt-mark showhold); mv /etc/apt/preferences.d/nvidia-cuda.pref /root/")
+        assert [name for name in upgraded() if "nvidia" in name or "cuda1" in name] == []
+        host.run(f"mv {ours} /root/")
+        assert "libcuda1" in upgraded()
+    finally:
+        host.run("rm -f /etc/apt/apt.conf.d/99-test; apt-get purge --yes unattended-upgrades")
+        assert play_role("nvidia_driver", host=new)[0] == 0
+    assert host.has(ours) and host.has("/etc/apt/preferences.d/nvidia-cuda.pref")
+    assert len(host.out("apt-mark showhold").splitlines()) > 15
 
 
 def test_nouveau_is_out_of_the_initramfs(on, new):

@@ -1,6 +1,7 @@
 """Every role's argument specification says what its defaults are, by value."""
 
 import pathlib
+import re
 
 import pytest
 import yaml
@@ -39,3 +40,38 @@ def test_production_roles_do_not_know_the_lab(role):
     for path in role.rglob("*"):
         if path.is_file():
             assert "lab_" not in path.read_text(encoding="utf-8"), path
+
+
+def expressions(path):
+    """Every Jinja expression of a role's file: what stands in braces, and the conditions of tasks."""
+    text = path.read_text(encoding="utf-8")
+    yield from re.findall(r"\{[{%](.*?)[}%]\}", text, re.DOTALL)
+    nodes = [] if path.suffix == ".j2" else [yaml.safe_load(text)]
+    while nodes:
+        node = nodes.pop()
+        nodes += list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
+        for key in ("when", "that", "until", "changed_when", "failed_when") if isinstance(node, dict) else ():
+            conditions = node.get(key, [])
+            yield from (str(condition) for condition in (conditions if isinstance(conditions, list) else [conditions]))
+
+
+BOOLEANS = [
+    (role, name)
+    for role in ROLES
+    for name, option in read(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"].items()
+    if option["type"] == "bool"
+]
+
+
+@pytest.mark.parametrize("role, name", BOOLEANS, ids=[name for dummy, name in BOOLEANS])
+def test_booleans_may_come_as_words(role, name):
+    """`-e x=no` is a text, which is true by itself: an argument specification checks the value and does not convert it."""
+    used = 0
+    for path in (path for part in ("tasks", "vars", "handlers", "templates") for path in sorted((role / part).glob("*"))):
+        for expression in expressions(path):
+            used += len(re.findall(rf"\b{name}\b", expression))
+            # Handed on as it is, to a module or a role that converts it; asked whether it is set at all; or converted here.
+            if expression.strip() != name:
+                for rest in re.findall(rf"\b{name}\b(.*)", expression, re.DOTALL):
+                    assert re.match(r" is (not )?none|( \| default\([^)]*\))? \| bool\b", rest), f"{path.name}: {expression.strip()}"
+    assert used, "no expression of the role has it"

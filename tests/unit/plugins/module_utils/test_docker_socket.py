@@ -12,7 +12,7 @@ from ansible_collections.gpuhosts.inference.plugins.module_utils import docker_s
 
 ANSWERS = {
     "/version": {"Version": "28.3.2", "ApiVersion": "1.51"},
-    "/info": {"Driver": "overlay2", "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"], "Runtimes": {"runc": {}, "nvidia": {}}},
+    "/info": {"Driver": "overlay2", "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"], "Runtimes": {"runc": {}, "nvidia": {}}, "ContainersRunning": 2},
     "/images/vllm/vllm-openai:v0.8.5/json": {"Id": "sha256:6cf9"},
 }
 
@@ -58,6 +58,7 @@ def test_an_engine(engine):
         "storage_driver": "overlay2",
         "cdi": True,
         "runtimes": ["nvidia", "runc"],
+        "running_containers": 2,
         "images": {"vllm/vllm-openai:v0.8.5": "sha256:6cf9", "other@sha256:00": None},
     }
 
@@ -79,7 +80,7 @@ def test_an_engine_that_errs(engine):
 
 def test_no_engine(tmp_path):
     assert docker_socket.describe(str(tmp_path / "none.sock"), ["a"]) == (
-        {"version": None, "api_version": None, "storage_driver": None, "cdi": False, "runtimes": [], "images": {"a": None}},
+        {"version": None, "api_version": None, "storage_driver": None, "cdi": False, "runtimes": [], "running_containers": 0, "images": {"a": None}},
         None,
     )
 

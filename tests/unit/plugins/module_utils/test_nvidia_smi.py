@@ -36,6 +36,44 @@ def test_real_cards(name, count, product, capability, total, reserved, device, w
     assert tuple(card[f"power_{which}_limit_watts"] for which in ("default", "min", "max")) == limits
 
 
+@pytest.mark.parametrize(
+    ("line", "product", "capability", "total", "reserved", "device", "limits", "persistence"),
+    [
+        (0, "NVIDIA GeForce RTX 2080 SUPER", "7.5", 8192, 408, "10de:1e81", (250, 250, 105, 350), False),
+        (1, "NVIDIA GeForce RTX 4080 SUPER", "8.9", 16376, 434, "10de:2702", (320, 320, 150, 400), False),
+        (2, "NVIDIA L40S", "8.9", 46068, 609, "10de:26b9", (350, 350, 100, 350), False),
+        (3, "NVIDIA H100 80GB HBM3", "9.0", 81559, 479, "10de:2330", (700, 700, 200, 700), True),
+        (4, "NVIDIA H200", "9.0", 143771, 614, "10de:2335", (700, 700, 200, 700), True),
+    ],
+)
+def test_every_field_as_a_driver_has_printed_it(line, product, capability, total, reserved, device, limits, persistence):
+    """All of a line is one driver's own answer, with the units that nounits leaves out."""
+    (card,), others = nvidia_smi.parse_query(fixture("query_captured.csv").splitlines()[line])
+    assert others == []
+    assert (card["name"], card["compute_capability"], card["pci_device_id"]) == (product, capability, device)
+    assert (card["memory_total_bytes"], card["memory_reserved_bytes"]) == (total * MIB, reserved * MIB)
+    assert tuple(card[f"power_{which}limit_watts"] for which in ("", "default_", "min_", "max_")) == limits
+    assert card["persistence_mode"] is persistence
+    assert None not in card.values() and None not in card["pcie"].values()
+
+
+@pytest.mark.parametrize(
+    ("name", "products", "total"),
+    [
+        ("captured_2080ti_11gb.csv", ["NVIDIA GeForce RTX 2080 Ti"] * 10, 11264),
+        ("captured_t4.csv", ["Tesla T4"], 15360),
+        ("captured_a100_mixed.csv", ["NVIDIA A100 80GB PCIe"] * 4 + ["NVIDIA A100-SXM4-80GB"] + ["NVIDIA A100 80GB PCIe"] * 2, 81920),
+    ],
+)
+def test_whole_machines_as_they_answered_smaller_queries(name, products, total):
+    head, dummy, lines = fixture(name).partition("\n")
+    cards, others = nvidia_smi.parse_query(lines, [field.split()[0] for field in head.split(", ")])
+    assert others == []
+    assert [card["name"] for card in cards] == products
+    assert [card["index"] for card in cards] == list(range(len(products)))
+    assert {card["memory_total_bytes"] for card in cards} == {total * MIB}
+
+
 def test_link_persistence_and_bus_id():
     card = nvidia_smi.parse_query(fixture("query_2080ti_11gb.csv"))[0][1]
     assert card["pcie"] == {"generation": 3, "width": 8, "generation_max": 3, "width_max": 16}
@@ -102,7 +140,12 @@ def test_the_bridge_of_two_2080_ti():
     assert nvidia_smi.parse_nvlink(fixture("nvlink_2080ti_bridge.txt")) == {2: [25.781] * 2, 3: [25.781] * 2}
 
 
+def test_a_card_in_mig_mode_has_no_links():
+    assert nvidia_smi.parse_nvlink(fixture("nvlink_h100_mig.txt")) == {0: []}
+
+
 def test_topology_of_one_card_and_of_nothing():
+    assert nvidia_smi.parse_topology(fixture("topo_one_card.txt")) == {"0": {}}
     assert nvidia_smi.parse_topology("\tGPU0\tCPU Affinity\tNUMA Affinity\nGPU0\t X \t0-15\t0\n") == {"0": {}}
     assert nvidia_smi.parse_topology("Failed to initialize NVML: Unknown Error\n") == {}
 

@@ -243,6 +243,17 @@ def test_a_reboot_that_is_due_is_worth_knowing(facts, wanted):
     assert "The host waits for a reboot: kernel a runs, and b is installed." in text(report.warnings)
 
 
+def test_card_errors_since_the_boot_are_worth_knowing(facts, wanted):
+    lost = {"pci_bus_id": "0000:02:00.0", "code": 79, "seconds_since_boot": 86400, "message": "pid='<unknown>', GPU has fallen off the bus."}
+    memory = {"pci_bus_id": "0000:01:00.0", "code": 31, "seconds_since_boot": 60, "message": "MMU Fault"}
+    report = preflight.judge(facts | {"xids": [memory, lost, memory]}, wanted)
+    assert report.problems == []
+    assert [warning.message for warning in report.warnings if warning.code == "xid"] == [
+        "The kernel log has Xid 31 of the card at 0000:01:00.0 2 times, last: MMU Fault.",
+        "The kernel log has Xid 79 of the card at 0000:02:00.0 once, last: pid='<unknown>', GPU has fallen off the bus.",
+    ]
+
+
 def test_nvidia_smi_hangs(facts, wanted):
     noticed = ["nvidia-smi gave no answer within 30 s: a card or its driver hangs"]
     report = preflight.judge(facts | {"nvidia_smi": "hangs", "problems": noticed}, wanted)
