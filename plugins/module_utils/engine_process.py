@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import time
 
 from ansible.module_utils.common.process import get_bin_path
 
@@ -37,7 +39,19 @@ class Unit:
     """A systemd unit."""
 
     kind = "unit"
-    PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result", "NRestarts", "Job", "InvocationID", "ExecMainStatus", "ExecMainCode", "MainPID")
+    PROPERTIES = (
+        "LoadState",
+        "ActiveState",
+        "SubState",
+        "Result",
+        "NRestarts",
+        "Job",
+        "InvocationID",
+        "MainPID",
+        "ExecMainStatus",
+        "ExecMainCode",
+        "ExecMainStartTimestampMonotonic",
+    )
 
     def __init__(self, name):
         self.name = name
@@ -60,6 +74,14 @@ class Unit:
         if not status.isdigit() or code not in ("1", "2", "3"):
             return None
         return int(status) if code == "1" else -int(status)
+
+    @staticmethod
+    def running_seconds(state):
+        """How long the main process has been running, None where none is."""
+        started = state.get("ExecMainStartTimestampMonotonic", "")
+        if state.get("MainPID", "0") in ("", "0") or not started.isdigit():
+            return None
+        return max(0, int(time.clock_gettime(time.CLOCK_MONOTONIC) - int(started) / 1e6))
 
     @staticmethod
     def trouble(state):
@@ -118,6 +140,17 @@ class Container:
         if not state.get("FinishedAt") or str(state["FinishedAt"]).startswith("0001-"):
             return None
         return 137 if state.get("OOMKilled") else state.get("ExitCode")
+
+    @staticmethod
+    def running_seconds(state):
+        if state.get("Status") != "running":
+            return None
+        try:
+            # Docker writes nine digits of a second, Python reads six.
+            started = datetime.datetime.fromisoformat(str(state.get("StartedAt"))[:19] + "+00:00")
+        except ValueError:
+            return None
+        return max(0, int((datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()))
 
     @staticmethod
     def trouble(state):
