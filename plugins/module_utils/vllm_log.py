@@ -48,7 +48,8 @@ _NCCL_REMEDY = (
     "Set options.disable_custom_all_reduce, and NCCL_DEBUG: INFO in env to see the reason; NCCL_P2P_DISABLE: '1' in env avoids faulty peer-to-peer transfers."
 )
 _HANG_REMEDY = (
-    "Set options.disable_custom_all_reduce; if it hangs again, NCCL_P2P_DISABLE: '1' in env, and gpu_tuning_disable_acs where cards are behind a PCIe switch."
+    "Set options.disable_custom_all_reduce, which vLLM does by itself on more than two cards without NVLink; then NCCL_P2P_DISABLE: '1' in env, and "
+    "gpu_tuning_disable_acs where cards are behind a PCIe switch."
 )
 _SERVING_REMEDY = (
     "Lower options.gpu_memory_utilization, max_num_batched_tokens or max_num_seqs: what the budget leaves free was too little for a batch. "
@@ -149,7 +150,7 @@ RULES = (
         "No space left on device (a segment in /dev/shm)",
         r"(?i)(?:/dev/shm|shared memory).*no space left on device|no space left on device.*/dev/shm",
         "the ranks' shared memory (/dev/shm) is full",
-        "Give the container more of it: the collection runs engines with the host's IPC namespace, so free the host's /dev/shm.",
+        "Remove what killed engines left in the host's /dev/shm; an engine with a /dev/shm of its own needs a larger one.",
     ),
     _rule(
         "no_disk",
