@@ -222,7 +222,7 @@ reason:
 causes:
   description:
     - Why the engine fails by its log, the most specific first, each with C(code), C(message), C(remedy) and the C(line) that shows it.
-    - RV(msg) has the first one's message and remedy. Empty where the log names none.
+    - The failure's C(msg) has the first one's message and remedy. Empty where the log names none.
   returned: failure and O(unit) or O(container) is given
   type: list
   elements: dict

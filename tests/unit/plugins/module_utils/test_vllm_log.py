@@ -352,9 +352,9 @@ def test_progress():
 
 
 def test_progress_of_a_bar_that_returns_the_carriage_and_of_a_second_start():
-    bar = "\rCapturing CUDA graph shapes:   0%|          | 0/35 [00:00<?, ?it/s]"
-    bar += "\rCapturing CUDA graph shapes:  20%|██        | 7/35 [00:02<00:08,  3.3it/s]"
-    assert vllm_log.progress(SIZED + bar)["detail"] == "graphs 7/35"
+    shown = "\rCapturing CUDA graph shapes:   0%|          | 0/35 [00:00<?, ?it/s]"
+    shown += "\rCapturing CUDA graph shapes:  20%|██        | 7/35 [00:02<00:08,  3.3it/s]"
+    assert vllm_log.progress(SIZED + shown)["detail"] == "graphs 7/35"
     assert vllm_log.progress(SERVING + VERSION)["phase"] == "starting"
 
 
