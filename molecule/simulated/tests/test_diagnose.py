@@ -200,4 +200,4 @@ def test_the_gate_says_why_an_engine_ended(restarted):
     status, output = play("playbooks/verify.yml", host="gpu01")
     assert status != 0
     assert "reason: unit_failed" in output
-    assert "ran out of memory while the weights were loaded: 100.00 MiB were wanted" in output
+    assert "ran out of memory while its memory was profiled: 100.00 MiB were wanted" in output

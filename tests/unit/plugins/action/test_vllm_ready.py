@@ -66,16 +66,18 @@ def run(tmp_path, engine):
         module = dict(MODULE, url=f"http://127.0.0.1:{engine.server_port}", timeout=timeout)
         task = dict(keywords, **{"gpuhosts.inference.vllm_ready": module, "register": "ready"})
         (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "gpu01", "gather_facts": False, "tasks": [task, TELL]}]))
-        (tmp_path / "hosts").write_text(f"gpu01 ansible_connection=local ansible_python_interpreter={sys.executable}\n")
+        hosts = (f"{name} ansible_connection=local ansible_python_interpreter={sys.executable}\n" for name in ("gpu01", "box"))
+        (tmp_path / "hosts").write_text("".join(hosts))
         inventories = (tmp_path / "hosts",)
         return play(tmp_path / "play.yml", *arguments, inventories=inventories, PATH="{}:{}".format(programs, os.environ["PATH"]))
 
     return start
 
 
-def test_signs_of_life(run, engine):
+@pytest.mark.parametrize("keywords", [{}, {"delegate_to": "box"}])
+def test_signs_of_life(run, engine, keywords):
     engine.healthy_at = time.monotonic() + 8
-    status, output = run()
+    status, output = run(**keywords)
     assert status == 0, output
     lines = re.findall(r"gpu01 coder: loading weights, 3 of 8 shards, (\d+) s of at most 60 s", output)
     assert lines
