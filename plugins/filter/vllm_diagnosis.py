@@ -49,7 +49,7 @@ _value:
           V(absent) or V(unknown), with a C(sentence).
       type: dict
     wrong:
-      description: Names of the instances that need somebody, all but those that serve or start.
+      description: Names of the instances that neither serve nor start.
       type: list
       elements: str
     text:

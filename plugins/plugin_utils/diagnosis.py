@@ -254,7 +254,7 @@ def state(found: dict, wanted: bool = True) -> tuple[str, str]:
             return "stalls", f"/health answers, and no token came in {seconds} s while {running} request{'s' if running != 1 else ''} ran"
         return "serves", _load(found)
     if (process.get("state") or {}).get("SubState") == "auto-restart" or (process.get("state") or {}).get("Status") == "restarting":
-        return "restarts", f"{name} has ended and is about to be started again ({process.get('restarts')} restarts)"
+        return "restarts", f"{name} has ended and is about to be started again"
     return _not_healthy(found, process, health)
 
 
@@ -386,7 +386,7 @@ def _load(found: dict) -> str:
     if "kv_usage" in metrics:
         parts.append(f"{metrics['kv_usage']:.0%} of the KV cache in use")
     if found.get("kv_tokens"):
-        parts.append(f"which holds {found['kv_tokens']} tokens")
+        parts.append(f"{found['kv_tokens']} tokens fit into it" if "kv_usage" in metrics else f"{found['kv_tokens']} tokens fit into its KV cache")
     return ", ".join(parts) or "/health answers"
 
 
@@ -399,19 +399,20 @@ def _finding(subject: str, code: str, message: str, remedy: str, weight: int, li
 
 def text(report: Report, gathered: dict, name: str = "") -> str:
     """The report for a terminal."""
+    likely = [finding for finding in report.findings if finding.weight >= WARNING]
+    known = [finding for finding in report.findings if finding.weight < WARNING]
     number, wrong = len(report.states), len(report.wrong)
+    of = f"{number} instance{'s' if number != 1 else ''}"
     if not number:
         head = "no instance is on this host"
     elif wrong:
-        head = f"{wrong} of {number} instance{'s' if number > 1 else ''} need{'s' if wrong == 1 else ''} somebody"
+        head = f"{wrong} of {of} {'does' if wrong == 1 else 'do'} not serve"
     else:
-        head = f"{number} instance{'s' if number > 1 else ''}, nothing wrong"
+        head = f"{of}, nothing wrong" if not likely else f"{of}, and trouble with the host"
     lines = [f"{name}: {head}." if name else f"{head}."]
     lines += ["", *(f"{instance} {word}: {sentence}" for instance, (word, sentence) in report.states.items())] if number else []
-    likely = [finding for finding in report.findings if finding.weight >= WARNING]
-    known = [finding for finding in report.findings if finding.weight < WARNING]
     if likely:
-        lines += ["", "Probable causes, the most likely first:" if wrong else "What may become a cause:"]
+        lines += ["", "Probable causes, the most likely first:" if wrong else "What may stop them, the most likely first:"]
         for place, finding in enumerate(likely, 1):
             lines += [f"{place}. {finding.subject}: {finding.message}.", f"   {finding.remedy}"]
             lines += [f"   Seen: {finding.line}"] if finding.line else []

@@ -89,7 +89,7 @@ def test_a_healthy_host():
     report = diagnosis.judge(HOST, {"name": "gpu01", "instances": ["coder"], "cards": 2})
     assert report.findings == []
     assert report.wrong == []
-    assert report.states == {"coder": ("serves", "2 running, 0 waiting, 13% of the KV cache in use, which holds 20000 tokens")}
+    assert report.states == {"coder": ("serves", "2 running, 0 waiting, 13% of the KV cache in use, 20000 tokens fit into it")}
     text = diagnosis.text(report, HOST, "gpu01")
     assert text.startswith("gpu01: 1 instance, nothing wrong.\n\ncoder serves: 2 running")
     assert "Cards: 2 x NVIDIA GeForce RTX 2080 Ti; driver 570.153.02; nvidia-smi answers" in text
@@ -210,7 +210,7 @@ def test_what_the_log_says_comes_first():
     assert [finding.code for finding in report.findings] == ["out_of_memory", "nccl_hang"]
     assert report.findings[0].line == "torch.OutOfMemoryError"
     text = diagnosis.text(report, failed(causes=[OOM], evidence=["/var/lib/vllm/coder/evidence/1"]), "gpu01")
-    assert text.startswith("gpu01: 1 of 1 instance needs somebody.\n\ncoder failed: the unit vllm-coder.service has failed (result exit-code)")
+    assert text.startswith("gpu01: 1 of 1 instance does not serve.\n\ncoder failed: the unit vllm-coder.service has failed (result exit-code)")
     assert "1. coder: card 0 of the engine ran out of memory.\n   Lower options.max_num_seqs.\n   Seen: torch.OutOfMemoryError" in text
     assert "coder, last lines of its log:\n   INFO:     Application startup complete." in text
     assert "coder, evidence: /var/lib/vllm/coder/evidence/1" in text
@@ -317,4 +317,4 @@ def test_several_instances():
     gathered = host(instances={"coder": SERVING, "chat": failed(causes=[OOM])["instances"]["coder"], "old": failed()["instances"]["coder"]})
     report = diagnosis.judge(gathered)
     assert report.wrong == ["chat", "old"]
-    assert diagnosis.text(report, gathered, "gpu01").startswith("gpu01: 2 of 3 instances need somebody.")
+    assert diagnosis.text(report, gathered, "gpu01").startswith("gpu01: 2 of 3 instances do not serve.")
