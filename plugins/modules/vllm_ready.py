@@ -546,11 +546,11 @@ def check_kv(params, tokens, context):
     expected = params["expected_kv_tokens"]
     if not expected or tokens is None or tokens >= expected * (1 - params["kv_tolerance"]):
         return None
-    what = "the KV cache of {} holds {} tokens, {:.0%} less than the plan's {}".format(params["served_model_name"], tokens, 1 - tokens / expected, expected)
+    what = "The KV cache of {} holds {} tokens, {:.0%} less than the plan's {}".format(params["served_model_name"], tokens, 1 - tokens / expected, expected)
     remedy = "look for another process on its cards, and let playbooks/ledger.yml correct the next plan by this start"
     if context and tokens < context:
-        raise Failure("kv_size", f"T{what[1:]} and less than one sequence of {context}", f"lower options.max_model_len, or {remedy}")
-    return f"T{what[1:]}: {remedy}."
+        raise Failure("kv_size", f"{what} and less than one sequence of {context}", f"lower options.max_model_len, or {remedy}")
+    return f"{what}: {remedy}."
 
 
 def prove(params, endpoint, watch, result, warn):
