@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import re
 import time
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuhosts.inference.plugins.module_utils import vllm_log
 
 MODULE = "gpuhosts.inference.vllm_ready"
 PATIENCE = 15
@@ -44,12 +44,5 @@ class ActionModule(ActionBase):
         if self._task.no_log:
             return
         host, model, limit = task_vars.get("inventory_hostname", ""), arguments.get("served_model_name", ""), arguments.get("timeout", 600)
-        self._display.display(f"{host} {model}: {told(progress)}, {waited:.0f} s of at most {limit} s", color="bright gray")
-
-
-def told(progress):
-    """C({"phase": "loading weights", "detail": "shards 3/8", ...}) as C(loading weights, 3 of 8 shards)."""
-    if not progress:
-        return "not ready yet"
-    detail = re.sub(r"^(\w+) (\d+)/(\d+)$", r"\2 of \3 \1", progress["detail"])
-    return ", ".join(filter(None, (progress["phase"], detail)))
+        so_far = vllm_log.told(progress) if progress else "not ready yet"
+        self._display.display(f"{host} {model}: {so_far}, {waited:.0f} s of at most {limit} s", color="bright gray")

@@ -569,6 +569,12 @@ def progress(text):
     return {"phase": phase, "detail": detail, "share": share}
 
 
+def told(progress):
+    """What progress() returned, for a person: C(loading weights, 3 of 8 shards)."""
+    detail = re.sub(r"^(\w+) (\d+)/(\d+)$", r"\2 of \3 \1", progress["detail"])
+    return ", ".join(filter(None, (progress["phase"], detail)))
+
+
 def memory_lines(text):
     """The lines of the last start from which its memory can be read: what the planner's calibration.parse needs, without colours."""
     starts = _starts(_lines(text))

@@ -590,7 +590,7 @@ def explained(failure, causes, progress):
     if progress and failure.reason == "unreachable":
         if progress["phase"] == vllm_log.PHASES[-1]:
             return f"{failure.what}, and its log says that it serves: check the port and the address in url, and the address it listens on."
-        so_far = ", ".join(filter(None, (progress["phase"], progress["detail"])))
+        so_far = vllm_log.told(progress)
         return f"{failure.what}, its log shows no error, and it is still at: {so_far}. Give it more time (timeout), or see what it waits for."
     return str(failure)
 

@@ -11,8 +11,6 @@ import time
 import pytest
 from lab_play import play
 
-from ansible_collections.gpuhosts.inference.plugins.action import vllm_ready
-
 START = (
     "INFO 11-22 02:25:24 [model_runner.py:1108] Starting to load model /model...\n"
     "Loading safetensors checkpoint shards:  38% Completed | 3/8 [00:05<00:05,  5.02s/it]\n"
@@ -112,16 +110,3 @@ def test_a_task_without_a_log_shows_nothing(run, engine):
     status, output = run(no_log=True)
     assert status == 0, output
     assert "shards" not in output
-
-
-@pytest.mark.parametrize(
-    ("progress", "words"),
-    [
-        (None, "not ready yet"),
-        ({"phase": "starting", "detail": "", "share": None}, "starting"),
-        ({"phase": "capturing graphs", "detail": "graphs 12/35", "share": 0.3}, "capturing graphs, 12 of 35 graphs"),
-        ({"phase": "profiling", "detail": "compiling", "share": None}, "profiling, compiling"),
-    ],
-)
-def test_told(progress, words):
-    assert vllm_ready.told(progress) == words

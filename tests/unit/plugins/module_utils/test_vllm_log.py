@@ -358,6 +358,19 @@ def test_progress_of_a_bar_that_returns_the_carriage_and_of_a_second_start():
     assert vllm_log.progress(SERVING + VERSION)["phase"] == "starting"
 
 
+@pytest.mark.parametrize(
+    ("phase", "detail", "words"),
+    [
+        ("starting", "", "starting"),
+        ("loading weights", "shards 3/8", "loading weights, 3 of 8 shards"),
+        ("capturing graphs", "graphs 12/35", "capturing graphs, 12 of 35 graphs"),
+        ("profiling", "compiling", "profiling, compiling"),
+    ],
+)
+def test_progress_in_words(phase, detail, words):
+    assert vllm_log.told({"phase": phase, "detail": detail, "share": None}) == words
+
+
 @pytest.mark.parametrize("log", ["started_2080ti", "started_v1", "oom_2080ti"])
 def test_memory_lines_are_all_that_the_planner_reads(log):
     lines = vllm_log.memory_lines(LOGS[log])
