@@ -35,6 +35,8 @@ ARGUMENTS = {
     "topology": ["topo", "-m"],
     "nvlink": ["nvlink", "-s"],
     "xml": ["-q", "-x"],
+    "usage": ["--query-gpu=index,memory.used,temperature.gpu,power.draw,utilization.gpu", "--format=csv,noheader,nounits"],
+    "processes": ["--query-compute-apps=gpu_bus_id,pid,process_name,used_memory", "--format=csv,noheader,nounits"],
 }
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -178,6 +180,33 @@ def parse_nvlink(text):
         elif link and index is not None:
             links[index].append(float(link.group(1)))
     return links
+
+
+def parse_usage(text):
+    """Read the answer to C(usage): {index: {memory_used_bytes, temperature_celsius, power_watts, utilization_percent}}, None for what is not known."""
+    found = {}
+    for line in text.splitlines():
+        cells = line.split(",")
+        if len(cells) == 5 and cells[0].strip().isdigit():
+            found[int(cells[0])] = {
+                "memory_used_bytes": mebibytes(cells[1]),
+                "temperature_celsius": integer(cells[2]),
+                "power_watts": number(cells[3]),
+                "utilization_percent": integer(cells[4]),
+            }
+    return found
+
+
+def parse_processes(text):
+    """Read the answer to C(processes): [{pci_bus_id, pid, program, memory_bytes}]."""
+    rows = (line.rsplit(",", 1) for line in text.splitlines())
+    # A program's name may have a comma.
+    rows = (row[0].split(",", 2) + row[1:] for row in rows if len(row) == 2)
+    return [
+        {"pci_bus_id": bus_id(row[0]), "pid": int(row[1]), "program": row[2].strip(), "memory_bytes": mebibytes(row[3])}
+        for row in rows
+        if len(row) == 4 and row[1].strip().isdigit()
+    ]
 
 
 def parse_cuda_version(text):
