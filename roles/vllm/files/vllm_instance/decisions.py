@@ -1,0 +1,86 @@
+# Copyright: (c) 2026, the gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is done about an end or a hang: the next rung, a restart, or quarantine. Only states are changed here."""
+
+from __future__ import annotations
+
+from .host import seconds
+from .state import record
+
+WORDS = {
+    "crash": "the engine ended by itself",
+    "stall": "requests were in the engine and no token came",
+    "unanswered": "the engine's process was alive and /health not answered",
+    "hang_at_load": "the engine was alive and never became ready",
+}
+
+
+def describe_rung(definition, index):
+    """`rung 1 of 3 (fewer sequences: max_num_seqs 32)`."""
+    rung = definition.rungs[index]
+    changes = ", ".join("%s %s" % item for item in sorted((rung.get("changes") or {}).items()))
+    return "rung %d of %d (%s%s)" % (index, len(definition.rungs) - 1, rung.get("reason") or "no reason given", ": " + changes if changes else "")
+
+
+def out_of_memory(definition, state, host, saw):
+    """Take the next rung within the bound, or quarantine. Returns what was decided, as a sentence."""
+    here = definition.rung(state)
+    bound = min(len(definition.rungs) - 1, state["base"] + int(definition.limits["ladder_steps"]))
+    if here >= bound:
+        tried = "; ".join(describe_rung(definition, index) for index in range(min(state["base"], here), here + 1))
+        why = "the ladder ends there" if here >= len(definition.rungs) - 1 else "limits.ladder_steps is %d" % definition.limits["ladder_steps"]
+        return quarantine(definition, state, host, "oom", "%s. Tried: %s; %s" % (saw, tried, why), None)
+    state["rung"] = here + 1
+    state["counts"]["step_downs"] += 1
+    message = "%s; %s is next" % (saw, describe_rung(definition, here + 1))
+    record(state, host, "step_down", "oom", message)
+    return message
+
+
+def failed(definition, state, host, reason, saw, evidence=None):
+    """Count a failure: a restart within the bound, or quarantine. Returns what was decided, as a sentence."""
+    bound, window = int(definition.limits["restarts"]), definition.limits["restart_window_seconds"]
+    before = recent_restarts(state, host, window)
+    message = "%s: %s" % (WORDS[reason], saw)
+    if len(before) >= bound:
+        often = "%d failures within %d s (%s)" % (len(before) + 1, window, ", ".join(before + [reason]))
+        return quarantine(definition, state, host, reason, "%s. %s" % (message, often), evidence)
+    restarts = state["counts"]["restarts"]
+    restarts[reason] = restarts.get(reason, 0) + 1
+    message = "%s; restart %d of at most %d within %d s" % (message, len(before) + 1, bound, window)
+    if evidence:
+        message += "; evidence in %s" % evidence
+    record(state, host, "restart", reason, message)
+    return message
+
+
+def recent_restarts(state, host, window):
+    """Reasons of the restarts within the window (seconds) and since a person last stepped in, oldest first."""
+    reasons = []
+    for event in state["history"]:
+        if event.get("event") in ("reset", "release"):
+            reasons = []
+        elif event.get("event") == "restart" and host.now() - seconds(event.get("time")) <= window:
+            reasons.append(event.get("reason"))
+    return reasons
+
+
+def quarantine(definition, state, host, reason, message, evidence):
+    """Nothing starts the instance any more until a person releases it. Returns the message."""
+    if evidence:
+        message += ". Evidence in %s" % evidence
+    message += ". Mend the cause, then: vllm-instance release %s" % definition.name
+    state["status"] = "quarantined"
+    state["quarantine"] = {"time": host.timestamp(), "reason": reason, "message": message, "evidence": evidence}
+    record(state, host, "quarantine", reason, message)
+    return "quarantined: " + message
+
+
+def hang_remedy(definition, state, host, saw):
+    """Put the remedy against hangs between cards in force, where there is one and it is not yet. Returns a sentence or None."""
+    if state["hang_remedy"] or not definition.hang_argv or len(definition.gpus) < 2:
+        return None
+    state["hang_remedy"] = True
+    message = "%s; from now on with %s" % (saw, " ".join(definition.hang_argv))
+    record(state, host, "hang_remedy", "stall", message)
+    return message

@@ -1,0 +1,71 @@
+# Copyright: (c) 2026, the gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Starting an instance: the container or the process of the rung in force."""
+
+from __future__ import annotations
+
+import os
+
+from . import child, decisions, docker, files, turns
+from .host import WARNING, Failed
+from .state import Store
+
+
+class Refused(Failed):
+    """The instance is not to be started."""
+
+
+def check_released(definition, state):
+    """Raises Refused while the instance is in quarantine."""
+    if state["status"] == "quarantined":
+        quarantine = state["quarantine"] or {}
+        raise Refused("is in quarantine since %s and is not started: %s" % (quarantine.get("time"), quarantine.get("message") or "no reason is recorded"))
+
+
+def run(host, definition):
+    """Start an instance in its turn. Returns for a container that Docker supervises; otherwise this process becomes the engine.
+
+    Raises Refused and Failed.
+    """
+    check_released(definition, Store(host, definition.name).read())
+    turns.take(host, definition)
+    with Store(host, definition.name).change() as state:
+        # It may have been quarantined, or have got another rung, while it waited.
+        check_released(definition, state)
+        state["status"] = "running"
+    if definition.changed(state):
+        remedy = ", with %s" % " ".join(definition.hang_argv) if state["hang_remedy"] else ""
+        host.say(definition.name, "starts on %s%s" % (decisions.describe_rung(definition, definition.rung(state)), remedy), WARNING)
+    if definition.supervised_by_docker:
+        create(definition, state)
+        return
+    if definition.runtime == "container":
+        _remove_leftover(host, definition)
+    command = definition.full_command(state)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        raise Failed("%s cannot be started: %s" % (command[0], error.strerror)) from None
+
+
+def create(definition, state):
+    """Create and start the container of an instance that Docker supervises, in place of the one there may be. Raises Failed."""
+    docker.remove(definition.container)
+    if definition.supervisor == "compose":
+        overlay = definition.compose_overlay(state)
+        try:
+            if overlay is None:
+                files.remove(definition.compose_rung)
+            else:
+                files.write(definition.compose_rung, overlay)
+        except OSError as error:
+            raise Failed("%s cannot be written: %s" % (definition.compose_rung, error)) from None
+    child.output(definition.full_command(state), docker.CREATE_SECONDS)
+
+
+def _remove_leftover(host, definition):
+    """A host that lost its power, or a daemon that was killed, leaves a container of that name behind."""
+    try:
+        docker.remove(definition.container)
+    except Failed as problem:
+        host.say(definition.name, "what may be left of its last container could not be removed: %s" % problem, WARNING)
