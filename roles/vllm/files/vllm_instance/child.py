@@ -26,7 +26,7 @@ def run(command, timeout):
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, env=dict(os.environ, LC_ALL="C")
         )  # pylint: disable=consider-using-with
     except OSError as error:
-        raise Failed("%s cannot be started: %s" % (command[0], error.strerror)) from None
+        raise Failed(f"{command[0]} cannot be started: {error.strerror}") from None
     try:
         output, errors = child.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -34,7 +34,7 @@ def run(command, timeout):
             os.killpg(child.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.communicate(timeout=2)
-        raise Failed("%s gave no answer within %g s" % (" ".join(command[:2]), timeout)) from None
+        raise Failed("{} gave no answer within {:g} s".format(" ".join(command[:2]), timeout)) from None
     return Result(child.returncode, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace"))
 
 
@@ -43,5 +43,5 @@ def output(command, timeout):
     result = run(command, timeout)
     if result.status:
         words = (result.errors.strip() or result.output.strip()).splitlines()
-        raise Failed("%s: %s" % (" ".join(command[:2]), words[-1].strip() if words else "exit status %d" % result.status))
+        raise Failed("{}: {}".format(" ".join(command[:2]), words[-1].strip() if words else "exit status %d" % result.status))
     return result.output

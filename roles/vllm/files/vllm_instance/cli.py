@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 
-from . import exits, instance, orders, status
+from . import exits, instance, orders, status, watch
 from .definition import Broken, read
 from .host import ERROR, NAME, Failed, Host
 from .state import Store
@@ -37,6 +37,10 @@ def _run(host, options):
 
 def _exited(host, options):
     exits.exited(host, options.name, os.environ)
+
+
+def _watch(host, options):
+    watch.watch(host, options.interval)
 
 
 def _status(host, options):
@@ -86,6 +90,8 @@ def _parser():
 
     command("run", _run, "start an instance in its turn (what its unit runs)")
     command("exited", _exited, "judge the end of an instance (what its unit runs afterwards)")
+    watching = command("watch", _watch, "watch all instances (vllm-watchdog.service)", instance_name=False)
+    watching.add_argument("--interval", type=float, default=5, metavar="SECONDS", help="between two looks")
     shown = command("status", _status, "show what runs, on which rung, and what happened", instance_name=False)
     shown.add_argument("name", metavar="NAME", nargs="?", type=_name)
     shown.add_argument("--json", action="store_true", help="for programs")
@@ -98,7 +104,7 @@ def _parser():
 
 def _name(text):
     if not NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError("%r is no instance's name: small letters, digits, - and _" % text)
+        raise argparse.ArgumentTypeError(f"{text!r} is no instance's name: small letters, digits, - and _")
     return text
 
 

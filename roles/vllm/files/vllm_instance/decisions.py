@@ -7,18 +7,11 @@ from __future__ import annotations
 from .host import seconds
 from .state import record
 
-WORDS = {
-    "crash": "the engine ended by itself",
-    "stall": "requests were in the engine and no token came",
-    "unanswered": "the engine's process was alive and /health not answered",
-    "hang_at_load": "the engine was alive and never became ready",
-}
-
 
 def describe_rung(definition, index):
     """`rung 1 of 3 (fewer sequences: max_num_seqs 32)`."""
     rung = definition.rungs[index]
-    changes = ", ".join("%s %s" % item for item in sorted((rung.get("changes") or {}).items()))
+    changes = ", ".join("{} {}".format(*item) for item in sorted((rung.get("changes") or {}).items()))
     return "rung %d of %d (%s%s)" % (index, len(definition.rungs) - 1, rung.get("reason") or "no reason given", ": " + changes if changes else "")
 
 
@@ -29,27 +22,27 @@ def out_of_memory(definition, state, host, saw):
     if here >= bound:
         tried = "; ".join(describe_rung(definition, index) for index in range(min(state["base"], here), here + 1))
         why = "the ladder ends there" if here >= len(definition.rungs) - 1 else "limits.ladder_steps is %d" % definition.limits["ladder_steps"]
-        return quarantine(definition, state, host, "oom", "%s. Tried: %s; %s" % (saw, tried, why), None)
+        return quarantine(definition, state, host, "oom", f"{saw}. Tried: {tried}; {why}", None)
     state["rung"] = here + 1
     state["counts"]["step_downs"] += 1
-    message = "%s; %s is next" % (saw, describe_rung(definition, here + 1))
+    message = f"{saw}; {describe_rung(definition, here + 1)} is next"
     record(state, host, "step_down", "oom", message)
     return message
 
 
 def failed(definition, state, host, reason, saw, evidence=None):
-    """Count a failure: a restart within the bound, or quarantine. Returns what was decided, as a sentence."""
+    """Count a failure (crash, stall, unanswered or hang_at_load): a restart within the bound, or quarantine. Returns what was decided, as a sentence."""
     bound, window = int(definition.limits["restarts"]), definition.limits["restart_window_seconds"]
     before = recent_restarts(state, host, window)
-    message = "%s: %s" % (WORDS[reason], saw)
+    message = saw
     if len(before) >= bound:
         often = "%d failures within %d s (%s)" % (len(before) + 1, window, ", ".join(before + [reason]))
-        return quarantine(definition, state, host, reason, "%s. %s" % (message, often), evidence)
+        return quarantine(definition, state, host, reason, f"{message}. {often}", evidence)
     restarts = state["counts"]["restarts"]
     restarts[reason] = restarts.get(reason, 0) + 1
     message = "%s; restart %d of at most %d within %d s" % (message, len(before) + 1, bound, window)
     if evidence:
-        message += "; evidence in %s" % evidence
+        message += f"; evidence in {evidence}"
     record(state, host, "restart", reason, message)
     return message
 
@@ -68,8 +61,8 @@ def recent_restarts(state, host, window):
 def quarantine(definition, state, host, reason, message, evidence):
     """Nothing starts the instance any more until a person releases it. Returns the message."""
     if evidence:
-        message += ". Evidence in %s" % evidence
-    message += ". Mend the cause, then: vllm-instance release %s" % definition.name
+        message += f". Evidence in {evidence}"
+    message += f". Mend the cause, then: vllm-instance release {definition.name}"
     state["status"] = "quarantined"
     state["quarantine"] = {"time": host.timestamp(), "reason": reason, "message": message, "evidence": evidence}
     record(state, host, "quarantine", reason, message)
@@ -81,6 +74,6 @@ def hang_remedy(definition, state, host, saw):
     if state["hang_remedy"] or not definition.hang_argv or len(definition.gpus) < 2:
         return None
     state["hang_remedy"] = True
-    message = "%s; from now on with %s" % (saw, " ".join(definition.hang_argv))
+    message = "{}; from now on with {}".format(saw, " ".join(definition.hang_argv))
     record(state, host, "hang_remedy", "stall", message)
     return message

@@ -36,11 +36,11 @@ class Definition:
 
     @property
     def unit(self):
-        return "vllm-%s.service" % self.name
+        return f"vllm-{self.name}.service"
 
     @property
     def container(self):
-        return "vllm-%s" % self.name
+        return f"vllm-{self.name}"
 
     @property
     def supervised_by_docker(self):
@@ -91,12 +91,12 @@ def read(host, name):
         with open(path, encoding="utf-8") as stream:
             document = json.load(stream)
     except FileNotFoundError:
-        raise Broken("%s does not exist: there is no instance %s on this host, or site.yml has to be run" % (path, name)) from None
+        raise Broken(f"{path} does not exist: there is no instance {name} on this host, or site.yml has to be run") from None
     except (OSError, ValueError) as error:
-        raise Broken("%s cannot be read (%s): run site.yml again" % (path, error)) from None
+        raise Broken(f"{path} cannot be read ({error}): run site.yml again") from None
     problem = _problem(document, name)
     if problem:
-        raise Broken("%s: %s: run site.yml again" % (path, problem))
+        raise Broken(f"{path}: {problem}: run site.yml again")
     return Definition(document, path.parent)
 
 
@@ -107,11 +107,11 @@ def _problem(document, name):
     kinds = {"name": str, "supervisor": str, "runtime": str, "served_model_name": str, "url": str, "gpus": list, "hang_argv": list, "limits": dict}
     for key, kind in kinds.items():
         if not isinstance(document.get(key), kind):
-            return "%s is missing or of the wrong type" % key
+            return f"{key} is missing or of the wrong type"
     if document["name"] != name:
-        return "it is of %s" % document["name"]
+        return "it is of {}".format(document["name"])
     if document["supervisor"] not in SUPERVISORS or document["runtime"] not in RUNTIMES:
-        return "supervisor %s with runtime %s is not known" % (document["supervisor"], document["runtime"])
+        return "supervisor {} with runtime {} is not known".format(document["supervisor"], document["runtime"])
     if not _words(document.get("command")) or not document["command"]:
         return "command is no list of words"
     rungs = document.get("rungs")
@@ -122,7 +122,7 @@ def _problem(document, name):
     for limit in LIMITS:
         value = document["limits"].get(limit)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-            return "limits.%s is no number" % limit
+            return f"limits.{limit} is no number"
     return None
 
 

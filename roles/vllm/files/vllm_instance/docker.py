@@ -41,15 +41,15 @@ def inspect(name):
             document["HostConfig"]["RestartPolicy"]["Name"],
         )
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise Failed("docker inspect gave no usable answer: %s" % error) from None
+        raise Failed(f"docker inspect gave no usable answer: {error}") from None
 
 
-def log(name, lines, since=None):
-    """The last lines that a container wrote, since a time. Raises Failed."""
-    command = ["docker", "logs", "--tail", str(lines)] + (["--since", since] if since else []) + [name]
+def log(name, lines, since=None, until=None):
+    """The last lines that a container wrote between two times. Raises Failed."""
+    command = ["docker", "logs", "--tail", str(lines)] + (["--since", since] if since else []) + (["--until", until] if until else []) + [name]
     found = child.run(command, LOG_SECONDS)
     if found.status:
-        raise Failed("docker logs: %s" % found.errors.strip())
+        raise Failed(f"docker logs: {found.errors.strip()}")
     # Engines write to both: the order between the two is lost, within each it is kept.
     return found.output + found.errors
 
@@ -58,7 +58,7 @@ def remove(name):
     """Remove a container, whatever it does. Raises Failed."""
     found = child.run(["docker", "rm", "--force", name], REMOVE_SECONDS)
     if found.status and "no such" not in found.errors.lower():
-        raise Failed("docker rm: %s" % found.errors.strip())
+        raise Failed(f"docker rm: {found.errors.strip()}")
 
 
 def kill(name):

@@ -23,13 +23,13 @@ def judge(definition, state, host, log, status):
     saw = causes[0] if causes else {"code": "unknown", "message": "its log does not say why", "remedy": None, "line": None}
     # A kernel that kills for want of RAM leaves no trace in the log, and fewer tokens on the card would not help it.
     if status != KILLED and vllm_log.is_oom(log, status):
-        return decisions.out_of_memory(definition, state, host, saw["message"])
+        return decisions.out_of_memory(definition, state, host, saw["message"].rstrip(". "))
     words = [saw["message"].rstrip(". ")]
     if saw.get("remedy"):
-        words.append("remedy: %s" % saw["remedy"].rstrip(". "))
+        words.append("remedy: {}".format(saw["remedy"].rstrip(". ")))
     if status is not None:
         words.insert(0, "exit status %d%s" % (status, ", killed: by the kernel for want of RAM, or by hand" if status == KILLED else ""))
-    return decisions.failed(definition, state, host, "crash", ", ".join(words))
+    return decisions.failed(definition, state, host, "crash", "the engine ended by itself: " + ", ".join(words))
 
 
 def exited(host, name, environment):
@@ -40,7 +40,7 @@ def exited(host, name, environment):
             _exited(host, name, environment)
         exposition.write(host, down=name)
     except Exception as error:  # pylint: disable=broad-except
-        host.say(name, "the end of the engine could not be judged (%s: %s): it restarts as it was" % (type(error).__name__, error), ERROR)
+        host.say(name, f"the end of the engine could not be judged ({type(error).__name__}: {error}): it restarts as it was", ERROR)
 
 
 def _exited(host, name, environment):
@@ -62,7 +62,7 @@ def _asked(host, definition, environment):
     try:
         return systemd.asked_to_stop(definition.unit)
     except Failed as problem:
-        host.say(definition.name, "cannot tell whether the stop was asked for: %s" % problem, ERROR)
+        host.say(definition.name, f"cannot tell whether the stop was asked for: {problem}", ERROR)
         return environment.get("SERVICE_RESULT") == "success"
 
 
@@ -77,7 +77,7 @@ def _log(host, name, invocation):
             log = systemd.journal(invocation, LOG_LINES)
         return log
     except Failed as problem:
-        host.say(name, "its log cannot be read: %s" % problem, ERROR)
+        host.say(name, f"its log cannot be read: {problem}", ERROR)
         return ""
 
 

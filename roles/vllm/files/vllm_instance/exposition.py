@@ -41,7 +41,7 @@ def write(host, up=None, down=None):
         else:
             os.utime(host.metrics)
     except OSError as error:
-        host.say("metrics", "%s cannot be written: %s" % (host.metrics, error), ERROR)
+        host.say("metrics", f"{host.metrics} cannot be written: {error}", ERROR)
 
 
 def render(host, up):
@@ -49,10 +49,10 @@ def render(host, up):
     samples = {family: [] for family in FAMILIES}
     for name in host.names():
         for family, labels, value in _samples(host, name, up.get(name, False)):
-            samples[family].append("%s{%s} %d" % (family, ",".join('%s="%s"' % label for label in [("name", name)] + labels), value))
+            samples[family].append("%s{%s} %d" % (family, ",".join('{}="{}"'.format(*label) for label in [("name", name)] + labels), value))
     lines = []
     for family, (kind, text) in FAMILIES.items():
-        lines += ["# HELP %s %s" % (family, text), "# TYPE %s %s" % (family, kind)] + samples[family]
+        lines += [f"# HELP {family} {text}", f"# TYPE {family} {kind}"] + samples[family]
     return "\n".join(lines) + "\n"
 
 

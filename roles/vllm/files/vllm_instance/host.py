@@ -59,7 +59,7 @@ class Host:
     def say(self, name, text, priority=NOTICE):
         """One line for the journal, or for who started this by hand."""
         mark = "<%d>" % priority if "JOURNAL_STREAM" in os.environ else ""
-        print("%svllm-instance: %s: %s" % (mark, name, text), file=sys.stderr, flush=True)
+        print(f"{mark}vllm-instance: {name}: {text}", file=sys.stderr, flush=True)
 
 
 def seconds(timestamp):

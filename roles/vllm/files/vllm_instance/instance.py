@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from . import child, decisions, docker, files, turns
+from . import child, decisions, docker, files, seen, turns
 from .host import WARNING, Failed
 from .state import Store
 
@@ -19,7 +19,7 @@ def check_released(definition, state):
     """Raises Refused while the instance is in quarantine."""
     if state["status"] == "quarantined":
         quarantine = state["quarantine"] or {}
-        raise Refused("is in quarantine since %s and is not started: %s" % (quarantine.get("time"), quarantine.get("message") or "no reason is recorded"))
+        raise Refused("is in quarantine since {} and is not started: {}".format(quarantine.get("time"), quarantine.get("message") or "no reason is recorded"))
 
 
 def run(host, definition):
@@ -34,10 +34,10 @@ def run(host, definition):
         check_released(definition, state)
         state["status"] = "running"
     if definition.changed(state):
-        remedy = ", with %s" % " ".join(definition.hang_argv) if state["hang_remedy"] else ""
-        host.say(definition.name, "starts on %s%s" % (decisions.describe_rung(definition, definition.rung(state)), remedy), WARNING)
+        remedy = ", with {}".format(" ".join(definition.hang_argv)) if state["hang_remedy"] else ""
+        host.say(definition.name, f"starts on {decisions.describe_rung(definition, definition.rung(state))}{remedy}", WARNING)
     if definition.supervised_by_docker:
-        create(definition, state)
+        create(host, definition, state)
         return
     if definition.runtime == "container":
         _remove_leftover(host, definition)
@@ -45,12 +45,13 @@ def run(host, definition):
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        raise Failed("%s cannot be started: %s" % (command[0], error.strerror)) from None
+        raise Failed(f"{command[0]} cannot be started: {error.strerror}") from None
 
 
-def create(definition, state):
+def create(host, definition, state):
     """Create and start the container of an instance that Docker supervises, in place of the one there may be. Raises Failed."""
     docker.remove(definition.container)
+    seen.write(host, definition.name, None)
     if definition.supervisor == "compose":
         overlay = definition.compose_overlay(state)
         try:
@@ -59,8 +60,9 @@ def create(definition, state):
             else:
                 files.write(definition.compose_rung, overlay)
         except OSError as error:
-            raise Failed("%s cannot be written: %s" % (definition.compose_rung, error)) from None
+            raise Failed(f"{definition.compose_rung} cannot be written: {error}") from None
     child.output(definition.full_command(state), docker.CREATE_SECONDS)
+    turns.note_start(host, definition)
 
 
 def _remove_leftover(host, definition):
@@ -68,4 +70,4 @@ def _remove_leftover(host, definition):
     try:
         docker.remove(definition.container)
     except Failed as problem:
-        host.say(definition.name, "what may be left of its last container could not be removed: %s" % problem, WARNING)
+        host.say(definition.name, f"what may be left of its last container could not be removed: {problem}", WARNING)

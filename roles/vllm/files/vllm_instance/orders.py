@@ -24,7 +24,7 @@ def reset(host, definition, rung):
             state["hang_remedy"] = False
         same = before == (definition.full_command(state), definition.argv(state))
         message = (
-            "stays on %s" % decisions.describe_rung(definition, rung)
+            f"stays on {decisions.describe_rung(definition, rung)}"
             if same
             else "from rung %d to %s"
             % (
@@ -33,17 +33,17 @@ def reset(host, definition, rung):
             )
         )
         record(state, host, "reset", "command", message)
-    yield "%s: %s." % (definition.name, message)
+    yield f"{definition.name}: {message}."
     exposition.write(host)
     if state["status"] == "quarantined":
-        yield "It is in quarantine and stays stopped: vllm-instance release %s starts it." % definition.name
+        yield f"It is in quarantine and stays stopped: vllm-instance release {definition.name} starts it."
     elif same:
         yield "What runs does not change: nothing was restarted."
     elif state["status"] == "stopped":
         yield "It is stopped and stays so."
     else:
         _start(host, definition, "restart")
-        yield "Restarted; vllm-instance status %s shows when it serves." % definition.name
+        yield f"Restarted; vllm-instance status {definition.name} shows when it serves."
 
 
 def release(host, definition):
@@ -53,17 +53,17 @@ def release(host, definition):
         quarantine = state["quarantine"]
         if state["status"] == "quarantined":
             state["status"], state["quarantine"] = "running", None
-            message = "quarantine of %s ended" % (quarantine or {}).get("time")
+            message = "quarantine of {} ended".format((quarantine or {}).get("time"))
             record(state, host, "release", "command", message)
         else:
             message = None
     if message is None:
-        yield "%s: is not in quarantine, nothing was done." % definition.name
+        yield f"{definition.name}: is not in quarantine, nothing was done."
         return
-    yield "%s: %s, on %s." % (definition.name, message, decisions.describe_rung(definition, definition.rung(state)))
+    yield f"{definition.name}: {message}, on {decisions.describe_rung(definition, definition.rung(state))}."
     exposition.write(host)
     _start(host, definition, "start")
-    yield "Started; vllm-instance status %s shows when it serves." % definition.name
+    yield f"Started; vllm-instance status {definition.name} shows when it serves."
 
 
 def _start(host, definition, verb):
@@ -80,4 +80,4 @@ def _need_root(host, definition, order):
     directory = host.lib(definition.name)
     owner = directory.stat().st_uid if directory.exists() else 0
     if os.geteuid() not in (0, owner):
-        raise Failed("only root may do this: sudo vllm-instance %s %s" % (order, definition.name))
+        raise Failed(f"only root may do this: sudo vllm-instance {order} {definition.name}")

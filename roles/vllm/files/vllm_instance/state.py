@@ -50,7 +50,7 @@ class Store:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-                self._say("%s cannot be read (%s): going on as if nothing had happened, from rung 0" % (path, error), ERROR)
+                self._say(f"{path} cannot be read ({error}): going on as if nothing had happened, from rung 0", ERROR)
                 self._put_aside(path)
         return copy.deepcopy(EMPTY)
 
@@ -59,7 +59,7 @@ class Store:
         """Yields the state, and writes what has become of it. Others that change it wait meanwhile."""
         with files.locked(self._host.run(self._name + ".lock"), self._host, LOCK_SECONDS) as held:
             if not held:
-                self._say("%s.lock in /run/vllm cannot be had: going on without" % self._name, WARNING)
+                self._say(f"{self._name}.lock in /run/vllm cannot be had: going on without", WARNING)
             state = self.read()
             before = copy.deepcopy(state)
             yield state
@@ -73,11 +73,11 @@ class Store:
             files.write(self.path, text)
             files.remove(self.spare)
         except OSError as error:
-            self._say("%s cannot be written (%s): kept in %s until the next boot, make room" % (self.path, error, self.spare), ERROR)
+            self._say(f"{self.path} cannot be written ({error}): kept in {self.spare} until the next boot, make room", ERROR)
             try:
                 files.write(self.spare, text)
             except OSError as another:
-                self._say("%s cannot be written either (%s): what happened is forgotten" % (self.spare, another), ERROR)
+                self._say(f"{self.spare} cannot be written either ({another}): what happened is forgotten", ERROR)
 
     def _put_aside(self, path):
         """Keep what could not be read for who wants to know."""
@@ -93,11 +93,11 @@ def _checked(document):
     state = dict(copy.deepcopy(EMPTY), **document)
     for key in ("rung", "base"):
         if isinstance(state[key], bool) or not isinstance(state[key], int) or state[key] < 0:
-            raise ValueError("%s is %r" % (key, state[key]))
+            raise ValueError(f"{key} is {state[key]!r}")
     if state["status"] not in STATUSES:
-        raise ValueError("status is %r" % state["status"])
+        raise ValueError("status is {!r}".format(state["status"]))
     if state["quarantine"] is not None and not isinstance(state["quarantine"], dict):
-        raise ValueError("quarantine is %r" % state["quarantine"])
+        raise ValueError("quarantine is {!r}".format(state["quarantine"]))
     if not isinstance(state["history"], list) or not all(isinstance(event, dict) for event in state["history"]):
         raise ValueError("history is no list of events")
     state["counts"] = {"step_downs": int(state["counts"]["step_downs"]), "restarts": dict(state["counts"]["restarts"])}

@@ -71,10 +71,10 @@ def _details(one):
         lines.append("  " + one["definition_error"])
     else:
         if one["rung"]:
-            lines.append("  on %s" % one["rung_text"])
+            lines.append("  on {}".format(one["rung_text"]))
         if one["hang_remedy"]:
-            lines.append("  with the remedy against hangs: %s" % " ".join(one["hang_argv"]))
+            lines.append("  with the remedy against hangs: {}".format(" ".join(one["hang_argv"])))
     if one["quarantine"]:
-        lines.append("  quarantined %s: %s" % (one["quarantine"].get("time"), one["quarantine"].get("message")))
-    lines += ["  %s %s (%s): %s" % tuple(event.get(key) for key in ("time", "event", "reason", "message")) for event in one["history"][-EVENTS:]]
+        lines.append("  quarantined {}: {}".format(one["quarantine"].get("time"), one["quarantine"].get("message")))
+    lines += ["  {} {} ({}): {}".format(*tuple(event.get(key) for key in ("time", "event", "reason", "message"))) for event in one["history"][-EVENTS:]]
     return ["", one["name"]] + lines if lines else []

@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pathlib
 import socket
 
 from . import child
+from .host import Failed
 
 SECONDS = 10
 JOURNAL_SECONDS = 20
@@ -38,6 +41,23 @@ def journal(invocation, lines):
 def control(verb, unit, wait, seconds=SECONDS):
     """systemctl start, stop, restart, reset-failed, ... a unit. Raises Failed."""
     child.output(["systemctl", verb] + ([] if wait else ["--no-block"]) + [unit], seconds)
+
+
+def kill(unit):
+    """SIGKILL for all processes of a unit. Raises Failed."""
+    child.output(["systemctl", "kill", "--signal=SIGKILL", unit], SECONDS)
+
+
+def processes(control_group):
+    """Numbers of the processes in a unit's control group. Raises Failed."""
+    pids = set()
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd"):
+        for path in pathlib.Path(root + control_group).glob("**/cgroup.procs") if control_group else ():
+            with contextlib.suppress(OSError):
+                pids.update(map(int, path.read_text(encoding="ascii").split()))
+    if not pids:
+        raise Failed("the unit's processes cannot be found")
+    return sorted(pids)
 
 
 def notify(text):

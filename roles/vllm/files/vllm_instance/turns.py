@@ -32,13 +32,13 @@ def take(host, definition, wait=True):
                 host.say(definition.name, "turns.lock in /run/vllm cannot be had: starting without waiting for others", WARNING)
             others = blockers(host, definition) if held else []
             if not others or wait:
-                _mark(host, definition, "waiting" if others else "starting")
+                _mark(host, definition, "waiting" if others else "starting", os.getpid())
         if not others:
             return True
         if not wait:
             return False
         if others != told:
-            host.say(definition.name, "waits for %s, which is starting on the same cards" % " and ".join(others))
+            host.say(definition.name, "waits for {}, which is starting on the same cards".format(" and ".join(others)))
             told = others
         host.sleep(POLL_SECONDS)
 
@@ -65,12 +65,12 @@ def over(host, name):
     try:
         files.remove(_path(host, name))
     except OSError as error:
-        host.say(name, "%s cannot be removed: %s" % (_path(host, name), error), WARNING)
+        host.say(name, f"{_path(host, name)} cannot be removed: {error}", WARNING)
 
 
 def note_start(host, definition):
-    """Note a start that nobody announced, such as one by Docker itself."""
-    _mark(host, definition, "starting")
+    """Note a start that nobody announced, such as one by Docker itself, or one that has got its container."""
+    _mark(host, definition, "starting", None)
 
 
 def _starting(host, name, cards):
@@ -82,7 +82,7 @@ def _starting(host, name, cards):
     return not Engine(mark["url"]).healthy(HEALTH_SECONDS)
 
 
-def _mark(host, definition, phase):
+def _mark(host, definition, phase, pid):
     path = _path(host, definition.name)
     document = {
         "phase": phase,
@@ -91,14 +91,13 @@ def _mark(host, definition, phase):
         "gpus": definition.gpus,
         "url": definition.url,
         "container": definition.container if definition.supervised_by_docker else None,
-        # This process becomes the engine, or waits to create its container.
-        "pid": None if definition.supervised_by_docker and phase == "starting" else os.getpid(),
+        "pid": pid,
+        "born": _born(pid),
     }
-    document["born"] = _born(document["pid"])
     try:
         files.write(path, json.dumps(document) + "\n")
     except OSError as error:
-        host.say(definition.name, "%s cannot be written (%s): others do not wait for this start" % (path, error), WARNING)
+        host.say(definition.name, f"{path} cannot be written ({error}): others do not wait for this start", WARNING)
 
 
 def _read(host, name):
@@ -118,6 +117,8 @@ def _alive(mark):
     """Whether the process, or the container, that a mark is of is still there. A Docker that does not answer says nothing about it."""
     if mark["pid"] is not None:
         return mark["born"] is not None and _born(mark["pid"]) == mark["born"]
+    if mark["container"] is None:
+        return True
     try:
         found = child.run(["docker", "inspect", "--format", "{{.State.Status}}", mark["container"]], DOCKER_SECONDS)
     except Failed:
