@@ -28,7 +28,7 @@ def judge(definition, state, host, log, status):
     if saw.get("remedy"):
         words.append("remedy: {}".format(saw["remedy"].rstrip(". ")))
     if status is not None:
-        words.insert(0, "exit status %d%s" % (status, ", killed: by the kernel for want of RAM, or by hand" if status == KILLED else ""))
+        words.insert(0, f"exit status {status}")
     return decisions.failed(definition, state, host, "crash", "the engine ended by itself: " + ", ".join(words))
 
 

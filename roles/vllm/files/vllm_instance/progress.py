@@ -20,11 +20,11 @@ TRIES = 2
 class Progress:
     """What one start of an engine has shown so far.
 
-    limits: of the definition. served: whether this start is known to have served already. why: what the last finding saw, a sentence.
+    limits: of the definition, and may change. served: whether this start is known to have served already. why: what the last finding saw, a sentence.
     """
 
     def __init__(self, limits, now, served=False):
-        self._limits = limits
+        self.limits = limits
         self._served = served
         self._answered = self._moved = now
         self.told = None
@@ -48,14 +48,14 @@ class Progress:
             self._moved = now
         self.told = told
         still = now - self._moved
-        if self._stalled() and still >= self._limits["stall_seconds"]:
+        if self._stalled() and still >= self.limits["stall_seconds"]:
             return "ask"
-        return "ask" if still >= SILENCE * self._limits["stall_seconds"] else None
+        return "ask" if still >= SILENCE * self.limits["stall_seconds"] else None
 
     @property
     def answer_seconds(self):
         """How long the engine may take for the token it is asked for."""
-        stall = self._limits["stall_seconds"]
+        stall = self.limits["stall_seconds"]
         return stall if self.told is None else min(ANSWER_SECONDS, stall)
 
     def answered(self, now):
@@ -81,10 +81,10 @@ class Progress:
 
     def _unhealthy(self, now, started):
         if self._served:
-            if now - self._answered >= self._limits["unanswered_seconds"]:
+            if now - self._answered >= self.limits["unanswered_seconds"]:
                 self.why = f"/health gave no answer for {int(now - self._answered)} s while the engine's process lived"
                 return "unanswered"
-        elif now - started >= self._limits["ready_seconds"]:
+        elif now - started >= self.limits["ready_seconds"]:
             self.why = f"the engine did not become ready within {int(now - started)} s while its process lived"
             return "hang_at_load"
         return None

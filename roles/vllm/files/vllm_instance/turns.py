@@ -15,7 +15,7 @@ from .engine import Engine
 from .host import WARNING, Failed
 
 LOCK_SECONDS = 30
-POLL_SECONDS = 2
+POLL_SECONDS = 1
 HEALTH_SECONDS = 2
 DOCKER_SECONDS = 10
 
@@ -31,8 +31,10 @@ def take(host, definition, wait=True):
             if not held:
                 host.say(definition.name, "turns.lock in /run/vllm cannot be had: starting without waiting for others", WARNING)
             others = blockers(host, definition) if held else []
-            if not others or wait:
-                _mark(host, definition, "waiting" if others else "starting", os.getpid())
+            if not others:
+                _mark(host, definition, "starting", os.getpid())
+            elif wait and told is None:
+                _mark(host, definition, "waiting", os.getpid())
         if not others:
             return True
         if not wait:
@@ -132,6 +134,8 @@ def _born(pid):
     """When a process began, in ticks since the boot: with its number it is the process and no later one. None where there is none."""
     try:
         with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stream:
-            return int(stream.read().rpartition(")")[2].split()[19])
+            fields = stream.read().rpartition(")")[2].split()
+        # One that has ended and was not fetched yet is there no more.
+        return None if fields[0] in "ZX" else int(fields[19])
     except (OSError, TypeError, ValueError, IndexError):
         return None

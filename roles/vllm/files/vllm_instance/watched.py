@@ -56,6 +56,7 @@ class Watched:
             self._identity = start.identity
             self._kept = ledger.last(self._host, self._name) == start.identity
             self._progress = Progress(definition.limits, now, served=self._kept)
+        self._progress.limits = definition.limits
         key = engine.api_key(self._host.etc(self._name) / "environment")
         asked = engine.Engine(definition.url, key)
         healthy = asked.healthy(HEALTH_SECONDS)
@@ -193,15 +194,16 @@ class Watched:
         """Docker has started the container again: judge the end before that."""
         turns.over(self._host, self._name)
         since = before["started_at"] if before["id"] == found.id else None
+        alive = found.running and not found.restarting
         try:
             # Docker knows the status of an end only until the next start.
-            log = docker.log(definition.container, exits.LOG_LINES, since=since, until=found.started_at if found.running else None)
+            log = docker.log(definition.container, exits.LOG_LINES, since=since, until=found.started_at if alive else None)
         except Failed as problem:
             self._host.say(self._name, f"its log cannot be read: {problem}", ERROR)
             log = ""
         with self._store.change() as state:
             rung = state["rung"]
-            decided = exits.judge(definition, state, self._host, log, None if found.running else found.exit_code)
+            decided = exits.judge(definition, state, self._host, log, None if alive else found.exit_code)
         self._host.say(self._name, decided, ERROR if state["status"] == "quarantined" else WARNING)
         if state["status"] == "quarantined":
             supervisor.stop()

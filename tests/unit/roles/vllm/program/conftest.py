@@ -4,6 +4,7 @@ and an engine that answers over HTTP as it is told.
 
 import http.server
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -58,19 +59,15 @@ INFO:     Application startup complete.
 
 # Notes how it was called, and answers by the first of the test's rules that its arguments begin with.
 FAKE = """\
-#!{python} -SEB
-import json, os, sys
-here = os.path.dirname(os.path.abspath(__file__))
-words = " ".join([os.path.basename(sys.argv[0])] + sys.argv[1:])
-with open(here + "/calls", "a") as stream:
-    stream.write(words + "\\n")
-with open(here + "/answers.json") as stream:
-    answers = json.load(stream)
-for beginning, status, output, errors in answers:
-    if words.startswith(beginning):
-        sys.stdout.write(output)
-        sys.stderr.write(errors)
-        sys.exit(status)
+#!/bin/sh
+here=${0%/*}
+words="${0##*/} $*"
+printf '%s\\n' "$words" >> "$here/calls"
+for rule in "$here"/answers/*; do
+  [ -d "$rule" ] || break
+  IFS= read -r beginning < "$rule/beginning"
+  case "$words" in "$beginning"*) cat "$rule/output"; cat "$rule/errors" >&2; exit "$(cat "$rule/status")" ;; esac
+done
 """
 
 
@@ -146,19 +143,17 @@ class Machine:
         self.host = Host(root, now=self.clock.now, monotonic=self.clock.now, sleep=self.clock.pass_)
         self.bin = root / "bin"
         self.bin.mkdir()
-        self._answers = []
         for name in ("docker", "systemctl", "journalctl", "nvidia-smi"):
             program = self.bin / name
-            program.write_text(FAKE.format(python=sys.executable))
+            program.write_text(FAKE)
             program.chmod(0o755)
-        self.answer()
 
-    def answer(self, beginning=None, output="", status=0, errors=""):
-        """From now on a command that begins with these words answers so."""
-        if beginning:
-            self._answers = [rule for rule in self._answers if rule[0] != beginning] + [[beginning, status, output, errors]]
-        self._answers.sort(key=lambda rule: -len(rule[0]))
-        (self.bin / "answers.json").write_text(json.dumps(self._answers))
+    def answer(self, beginning, output="", status=0, errors=""):
+        """From now on a command that begins with these words answers so. Longer beginnings go first."""
+        rule = self.bin / "answers" / f"{999 - len(beginning):03} {beginning}"
+        rule.mkdir(parents=True, exist_ok=True)
+        for name, text in (("beginning", beginning + "\n"), ("output", output), ("errors", errors), ("status", str(status))):
+            (rule / name).write_text(text)
 
     def calls(self, beginning=""):
         path = self.bin / "calls"
@@ -218,8 +213,6 @@ class Machine:
 
     def program(self, *arguments, **environment):
         """Run the program as the host does; returns subprocess.CompletedProcess."""
-        import os
-
         command = [sys.executable, "-I", "-B", str(PACKAGE), "--root", str(self.root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, **environment), check=False, timeout=60)
 
