@@ -71,9 +71,14 @@ def quarantine(definition, state, host, reason, message, evidence):
 
 def hang_remedy(definition, state, host, saw):
     """Put the remedy against hangs between cards in force, where there is one and it is not yet. Returns a sentence or None."""
-    if state["hang_remedy"] or not definition.hang_argv or len(definition.gpus) < 2:
+    if state["hang_remedy"] or len(definition.gpus) < 2:
         return None
+    before = definition.argv(state)
     state["hang_remedy"] = True
+    if definition.argv(state) == before:
+        # There is none, or the plan has it already.
+        state["hang_remedy"] = False
+        return None
     message = "{}; from now on with {}".format(saw, " ".join(definition.hang_argv))
     record(state, host, "hang_remedy", "stall", message)
     return message

@@ -57,13 +57,13 @@ class Definition:
     def argv(self, state):
         """The engine's own arguments, by the state."""
         argv = list(self.rungs[self.rung(state)]["argv"])
-        if state["hang_remedy"] and argv[-len(self.hang_argv) :] != self.hang_argv:
+        if state["hang_remedy"] and not set(self.hang_argv) <= set(argv):
             argv += self.hang_argv
         return argv
 
     def changed(self, state):
         """Whether what runs differs from the plan's first choice."""
-        return self.rung(state) > 0 or bool(state["hang_remedy"] and self.hang_argv)
+        return self.argv(state) != self.rungs[0]["argv"]
 
     @property
     def compose_rung(self):

@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from . import child, decisions, docker, files, seen, turns
 from .host import WARNING, Failed
 from .state import Store
+
+# The watchdog may be taking evidence of a hang.
+WORK_SECONDS = 300
 
 
 class Refused(Failed):
@@ -22,11 +26,29 @@ def check_released(definition, state):
         raise Refused("is in quarantine since {} and is not started: {}".format(quarantine.get("time"), quarantine.get("message") or "no reason is recorded"))
 
 
+@contextlib.contextmanager
+def working(host, definition, patience=WORK_SECONDS):
+    """Only one process at a time removes and creates the container of an instance that Docker supervises. Yields whether this one may."""
+    if not definition.supervised_by_docker:
+        yield True
+        return
+    with files.locked(host.run(definition.name + ".work"), host, patience) as held:
+        yield held
+
+
 def run(host, definition):
     """Start an instance in its turn. Returns for a container that Docker supervises; otherwise this process becomes the engine.
 
     Raises Refused and Failed.
     """
+    with working(host, definition) as held:
+        if not held:
+            raise Failed("another vllm-instance has been at work on it for %d s: see journalctl -u vllm-watchdog" % WORK_SECONDS)
+        start(host, definition)
+
+
+def start(host, definition):
+    """As run, for who holds `working`."""
     check_released(definition, Store(host, definition.name).read())
     turns.take(host, definition)
     with Store(host, definition.name).change() as state:

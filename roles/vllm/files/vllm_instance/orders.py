@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from . import decisions, exposition, instance, systemd
@@ -15,60 +16,61 @@ def reset(host, definition, rung):
     """Go to a rung, by default the plan's first choice, and restart if that changes what runs. Returns sentences. Raises Failed."""
     _need_root(host, definition, "reset")
     if not 0 <= rung < len(definition.rungs):
-        raise Failed("%s has the rungs 0 to %d, and no %d" % (definition.name, len(definition.rungs) - 1, rung))
-    with Store(host, definition.name).change() as state:
-        before = definition.full_command(state), definition.argv(state)
-        was = definition.rung(state)
-        state["rung"] = state["base"] = rung
-        if rung == 0:
-            state["hang_remedy"] = False
-        same = before == (definition.full_command(state), definition.argv(state))
-        message = (
-            f"stays on {decisions.describe_rung(definition, rung)}"
-            if same
-            else "from rung %d to %s"
-            % (
-                was,
-                decisions.describe_rung(definition, rung),
-            )
-        )
-        record(state, host, "reset", "command", message)
-    yield f"{definition.name}: {message}."
-    exposition.write(host)
-    if state["status"] == "quarantined":
-        yield f"It is in quarantine and stays stopped: vllm-instance release {definition.name} starts it."
-    elif same:
-        yield "What runs does not change: nothing was restarted."
-    elif state["status"] == "stopped":
-        yield "It is stopped and stays so."
-    else:
-        _start(host, definition, "restart")
-        yield f"Restarted; vllm-instance status {definition.name} shows when it serves."
+        raise Failed(f"{definition.name} has the rungs 0 to {len(definition.rungs) - 1}, and no {rung}")
+    with _working(host, definition):
+        with Store(host, definition.name).change() as state:
+            before = definition.argv(state)
+            was = definition.rung(state)
+            state["rung"] = state["base"] = rung
+            if rung == 0:
+                state["hang_remedy"] = False
+            same = before == definition.argv(state)
+            wanted = decisions.describe_rung(definition, rung)
+            message = f"stays on {wanted}" if same else f"from rung {was} to {wanted}"
+            record(state, host, "reset", "command", message)
+        yield f"{definition.name}: {message}."
+        exposition.write(host)
+        if state["status"] == "quarantined":
+            yield f"It is in quarantine and stays stopped: vllm-instance release {definition.name} starts it."
+        elif same:
+            yield "What runs does not change: nothing was restarted."
+        elif state["status"] == "stopped":
+            yield "It is stopped and stays so."
+        else:
+            _start(host, definition, "restart")
+            yield f"Restarted; vllm-instance status {definition.name} shows when it serves."
 
 
 def release(host, definition):
     """End a quarantine and start the instance. Returns sentences. Raises Failed."""
     _need_root(host, definition, "release")
-    with Store(host, definition.name).change() as state:
-        quarantine = state["quarantine"]
-        if state["status"] == "quarantined":
-            state["status"], state["quarantine"] = "running", None
-            message = "quarantine of {} ended".format((quarantine or {}).get("time"))
-            record(state, host, "release", "command", message)
-        else:
-            message = None
-    if message is None:
-        yield f"{definition.name}: is not in quarantine, nothing was done."
-        return
-    yield f"{definition.name}: {message}, on {decisions.describe_rung(definition, definition.rung(state))}."
-    exposition.write(host)
-    _start(host, definition, "start")
-    yield f"Started; vllm-instance status {definition.name} shows when it serves."
+    with _working(host, definition):
+        with Store(host, definition.name).change() as state:
+            since = (state["quarantine"] or {}).get("time")
+            quarantined = state["status"] == "quarantined"
+            if quarantined:
+                state["status"], state["quarantine"] = "running", None
+                record(state, host, "release", "command", f"quarantine of {since} ended")
+        if not quarantined:
+            yield f"{definition.name}: is not in quarantine, nothing was done."
+            return
+        yield f"{definition.name}: quarantine of {since} ended, on {decisions.describe_rung(definition, definition.rung(state))}."
+        exposition.write(host)
+        _start(host, definition, "start")
+        yield f"Started; vllm-instance status {definition.name} shows when it serves."
+
+
+@contextlib.contextmanager
+def _working(host, definition):
+    with instance.working(host, definition) as held:
+        if not held:
+            raise Failed("the watchdog is at work on it: try again in a minute")
+        yield
 
 
 def _start(host, definition, verb):
     if definition.supervised_by_docker:
-        instance.run(host, definition)
+        instance.start(host, definition)
         return
     # A unit that was refused too often is not started before this.
     systemd.control("reset-failed", definition.unit, wait=True)

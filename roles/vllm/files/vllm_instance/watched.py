@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from . import decisions, docker, engine, evidence, exits, ledger, seen, supervisors, turns
+from . import decisions, docker, engine, evidence, exits, instance, ledger, seen, supervisors, turns
 from . import definition as definitions
 from .host import ERROR, WARNING, Failed
 from .progress import Progress
@@ -45,8 +45,12 @@ class Watched:
 
     def _look(self):
         definition = definitions.read(self._host, self._name)
+        with instance.working(self._host, definition, patience=0) as held:
+            return self._look_at(definition, held and not self._changing(definition))
+
+    def _look_at(self, definition, free):
+        """free: whether anything may be done."""
         supervisor = supervisors.of(self._host, definition)
-        free = not self._changing(definition)
         start = self._of_docker(definition, supervisor, free) if definition.supervised_by_docker else self._of_systemd(supervisor, free)
         if start is None:
             self._identity = self._progress = None

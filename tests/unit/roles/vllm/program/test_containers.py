@@ -1,7 +1,11 @@
 """The watchdog over containers that Docker supervises: it is told of no end, and finds it."""
 
+import os
+
 import pytest
 
+from vllm_instance import instance, orders, turns
+from vllm_instance.host import Failed
 from vllm_instance.watched import Watched
 
 
@@ -198,8 +202,6 @@ def test_a_container_that_cannot_be_created_is_a_failure_and_not_tried_again_at_
 
 
 def test_a_change_by_the_playbook_is_left_alone_and_its_ends_are_judged_afterwards(machine, watched, logs):
-    import os
-
     path = machine.host.run("coder.changing")
     path.write_text(str(os.getpid()))
     os.utime(path, (machine.clock.seconds, machine.clock.seconds))
@@ -216,10 +218,6 @@ def test_a_change_by_the_playbook_is_left_alone_and_its_ends_are_judged_afterwar
 
 
 def test_its_turn_is_waited_for_without_holding_up_the_watchdog(machine, watched):
-    import os
-
-    from vllm_instance import turns
-
     turns._mark(machine.host, machine.define("other", gpus=[1]), "starting", os.getpid())
     machine.container(status=None)
     watched.again()
@@ -229,13 +227,25 @@ def test_its_turn_is_waited_for_without_holding_up_the_watchdog(machine, watched
     assert created(machine)
 
 
-def test_its_start_is_waited_for_by_others(machine, watched):
-    from vllm_instance import turns
-
+def test_its_start_is_waited_for_by_others(machine, watched, engine):
     machine.container(status=None)
     watched.again()
     machine.answer("docker inspect --format", "running\n")
-    assert turns.blockers(machine.host, machine.define("other", gpus=[1])) == []  # coder's engine answers
-    machine.define(supervisor="docker")
-    turns.note_start(machine.host, machine.define(supervisor="docker"))
+    engine.health = 503
     assert turns.blockers(machine.host, machine.define("other", gpus=[1])) == ["coder"]
+
+
+def test_while_another_process_works_on_the_container_the_watchdog_only_looks(machine, watched, logs):
+    definition = machine.define(supervisor="docker")
+    machine.container(status=None)
+    with instance.working(machine.host, definition):
+        watched.again()
+        assert created(machine) == []
+        with pytest.raises(Failed, match="at work on it"):
+            list(orders.reset(machine.host, definition, 1))
+        assert machine.state()["rung"] == 0
+        machine.host.sleep = lambda seconds: machine.clock.pass_(100)
+        with pytest.raises(Failed, match="another vllm-instance has been at work on it"):
+            instance.run(machine.host, definition)
+    watched.again()
+    assert created(machine)

@@ -7,8 +7,10 @@ import socket
 
 import pytest
 
+from vllm_instance import evidence as captured
 from vllm_instance import exposition, turns
-from vllm_instance.watch import Watch, watch
+from vllm_instance import watch as loop
+from vllm_instance.watch import Watch
 from vllm_instance.watched import Watched
 
 
@@ -126,6 +128,14 @@ def test_one_card_hangs_of_no_other_and_gets_no_remedy(machine, engine, watched)
     assert machine.state()["hang_remedy"] is False
 
 
+def test_a_plan_that_has_the_remedy_gets_it_once(machine, engine, watched):
+    rungs = [dict(machine.define().rungs[0], argv=["--disable-custom-all-reduce", "--model", "/model"])]
+    machine.define(url=engine.url, limits={"stall_seconds": 0.2}, rungs=rungs)
+    hang(machine, engine, watched)
+    assert machine.events()[1:] == [("restart", "stall")]
+    assert machine.program("command", "coder").stdout.count("--disable-custom-all-reduce") == 1
+
+
 def test_repetition_is_quarantine(machine, engine, watched, capsys):
     for number in range(4):
         machine.unit(invocation=f"start{number}")
@@ -219,8 +229,6 @@ def test_a_change_by_the_playbook_is_left_alone(machine, engine, watched, capsys
 
 
 def test_an_instance_that_was_restarted_meanwhile_is_not_restarted_again(machine, engine, watched, monkeypatch):
-    from vllm_instance import evidence as captured
-
     monkeypatch.setattr(captured, "capture", lambda *given: machine.unit(invocation="another"))
     hang(machine, engine, watched)
     assert machine.events() == [("start", "ready")]
@@ -326,8 +334,7 @@ def test_systemd_hears_of_it(machine, engine, watched, monkeypatch):
     path = pathlib.Path(machine.root / "notify")
     heard.bind(str(path))
     monkeypatch.setenv("NOTIFY_SOCKET", str(path))
-    program = __import__("vllm_instance.watch").watch
-    monkeypatch.setattr(program.signal, "signal", lambda number, handler: setattr(machine, "terminate", handler))
+    monkeypatch.setattr(loop.signal, "signal", lambda number, handler: setattr(machine, "terminate", handler))
     rounds = Watch.round
 
     def last_round(self):
@@ -335,7 +342,7 @@ def test_systemd_hears_of_it(machine, engine, watched, monkeypatch):
         return rounds(self)
 
     monkeypatch.setattr(Watch, "round", last_round)
-    watch(machine.host, 0)
+    loop.watch(machine.host, 0)
     said = [heard.recv(1000).decode() for dummy in range(3)]
     heard.close()
     assert said == ["READY=1\nSTATUS=watching coder", "WATCHDOG=1\nSTATUS=watching coder", "STOPPING=1"]
