@@ -174,6 +174,12 @@ def test_a_refused_start_is_not_judged(machine, end, logs):
     assert machine.state() == before
 
 
+def test_a_start_that_was_refused_for_its_definition_says_so_once(machine, end, capsys):
+    (machine.host.etc("coder")).mkdir(parents=True)
+    end(EXIT_STATUS="78")
+    assert capsys.readouterr().err == "", "`run` has said it"
+
+
 def test_an_end_frees_the_cards(machine, end, logs):
     machine.define()
     machine.host.run("coder.start").parent.mkdir(parents=True, exist_ok=True)
