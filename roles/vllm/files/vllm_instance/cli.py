@@ -59,13 +59,11 @@ def _status(host, options):
 
 
 def _reset(host, options):
-    for line in orders.reset(host, read(host, options.name), options.rung):
-        print(line, flush=True)
+    orders.reset(host, read(host, options.name), options.rung)
 
 
 def _release(host, options):
-    for line in orders.release(host, read(host, options.name)):
-        print(line, flush=True)
+    orders.release(host, read(host, options.name))
 
 
 def _command(host, options):

@@ -39,31 +39,32 @@ def remove(path):
         path.unlink()
 
 
-@contextlib.contextmanager
-def locked(path, host, patience):
-    """Hold a lock, waited for at most so many seconds. Yields whether it is held: who does not get it goes on without.
+class locked:  # pylint: disable=invalid-name
+    """Hold a lock, waited for at most so many seconds. Gives whether it is held: who does not get it goes on without.
 
     The kernel gives it back when its holder dies, so a lock that is not to be had means a process that hangs.
     """
-    stream = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = open(path, "a", encoding="utf-8")  # pylint: disable=consider-using-with
-    except OSError:
-        yield False
-        return
-    with stream:
-        yield _acquire(stream, host, host.monotonic() + patience)
 
+    def __init__(self, path, host, patience):
+        self._path, self._host, self._patience = path, host, patience
+        self._stream = None
 
-def _acquire(stream, host, deadline):
-    while True:
+    def __enter__(self):
+        deadline = self._host.monotonic() + self._patience
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if host.monotonic() >= deadline:
-                return False
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = open(self._path, "a", encoding="utf-8")  # pylint: disable=consider-using-with
+            while True:
+                try:
+                    fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return True
+                except BlockingIOError:
+                    if self._host.monotonic() >= deadline:
+                        return False
+                self._host.sleep(POLL_SECONDS)
         except OSError:
             return False
-        host.sleep(POLL_SECONDS)
+
+    def __exit__(self, *given):
+        if self._stream:
+            self._stream.close()

@@ -12,8 +12,8 @@ from .host import Failed
 from .state import Store, record
 
 
-def reset(host, definition, rung):
-    """Go to a rung, by default the plan's first choice, and restart if that changes what runs. Returns sentences. Raises Failed."""
+def reset(host, definition, rung, tell=print):
+    """Go to a rung, by default the plan's first choice, and restart if that changes what runs. tell: hears what is done. Raises Failed."""
     _need_root(host, definition, "reset")
     if not 0 <= rung < len(definition.rungs):
         raise Failed(f"{definition.name} has the rungs 0 to {len(definition.rungs) - 1}, and no {rung}")
@@ -28,21 +28,21 @@ def reset(host, definition, rung):
             wanted = decisions.describe_rung(definition, rung)
             message = f"stays on {wanted}" if same else f"from rung {was} to {wanted}"
             record(state, host, "reset", "command", message)
-        yield f"{definition.name}: {message}."
+        tell(f"{definition.name}: {message}.")
         exposition.write(host)
         if state["status"] == "quarantined":
-            yield f"It is in quarantine and stays stopped: vllm-instance release {definition.name} starts it."
+            tell(f"It is in quarantine and stays stopped: vllm-instance release {definition.name} starts it.")
         elif same:
-            yield "What runs does not change: nothing was restarted."
+            tell("What runs does not change: nothing was restarted.")
         elif state["status"] == "stopped":
-            yield "It is stopped and stays so."
+            tell("It is stopped and stays so.")
         else:
             _start(host, definition, "restart")
-            yield f"Restarted; vllm-instance status {definition.name} shows when it serves."
+            tell(f"Restarted; vllm-instance status {definition.name} shows when it serves.")
 
 
-def release(host, definition):
-    """End a quarantine and start the instance. Returns sentences. Raises Failed."""
+def release(host, definition, tell=print):
+    """End a quarantine and start the instance. tell: hears what is done. Raises Failed."""
     _need_root(host, definition, "release")
     with _working(host, definition):
         with Store(host, definition.name).change() as state:
@@ -52,12 +52,12 @@ def release(host, definition):
                 state["status"], state["quarantine"] = "running", None
                 record(state, host, "release", "command", f"quarantine of {since} ended")
         if not quarantined:
-            yield f"{definition.name}: is not in quarantine, nothing was done."
+            tell(f"{definition.name}: is not in quarantine, nothing was done.")
             return
-        yield f"{definition.name}: quarantine of {since} ended, on {decisions.describe_rung(definition, definition.rung(state))}."
+        tell(f"{definition.name}: quarantine of {since} ended, on {decisions.describe_rung(definition, definition.rung(state))}.")
         exposition.write(host)
         _start(host, definition, "start")
-        yield f"Started; vllm-instance status {definition.name} shows when it serves."
+        tell(f"Started; vllm-instance status {definition.name} shows when it serves.")
 
 
 @contextlib.contextmanager

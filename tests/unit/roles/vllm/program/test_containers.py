@@ -242,7 +242,7 @@ def test_while_another_process_works_on_the_container_the_watchdog_only_looks(ma
         watched.again()
         assert created(machine) == []
         with pytest.raises(Failed, match="at work on it"):
-            list(orders.reset(machine.host, definition, 1))
+            orders.reset(machine.host, definition, 1)
         assert machine.state()["rung"] == 0
         machine.host.sleep = lambda seconds: machine.clock.pass_(100)
         with pytest.raises(Failed, match="another vllm-instance has been at work on it"):
