@@ -18,6 +18,9 @@ from .host import WARNING, Failed
 KEPT = 5
 SECONDS = 120
 LOG_LINES = 400
+# What the watchdog's own questions leave in an engine's log hides what it said before.
+READ_LINES = 20 * LOG_LINES
+OWN_QUESTION = re.compile(r'"GET /(?:health|metrics) HTTP/')
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 PROCESSES = "pid,ppid,stat,wchan:32,pcpu,etime,args"
 # In the container, where the numbers of its processes are its own.
@@ -64,11 +67,16 @@ def capture(host, definition, start, reason, saw):
 def _pieces(definition, start):
     """(file, seconds it may take, function of the seconds left that returns text), the quickest first."""
     yield "metrics.txt", 5, engine.Engine(definition.url).metrics
-    yield "log.txt", 20, lambda left: start.log(LOG_LINES)
+    yield "log.txt", 20, lambda left: _log(start)
     yield "processes.txt", 10, lambda left: _processes(definition, start, left)
     yield "nvidia-smi.txt", 15, lambda left: _output(["nvidia-smi"], left)
     yield "nvidia-smi-q.txt", 20, lambda left: _output(["nvidia-smi", "-q"], left)
     yield "py-spy.txt", 60, lambda left: _py_spy(definition, start, left)
+
+
+def _log(start):
+    lines = [line for line in start.log(READ_LINES).splitlines() if not OWN_QUESTION.search(line)]
+    return "\n".join(lines[-LOG_LINES:]) + "\n"
 
 
 def _output(command, seconds):

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 # Without a sign of life for so many times stall_seconds an engine is asked, requests or not.
 SILENCE = 2
+# So many times within stall_seconds the engine's numbers are asked for: each question is a line in its log.
+SAMPLES = 6
 # How long one token may take where the engine tells that nothing is queued before it, or that nothing moves.
 ANSWER_SECONDS = 30
 # An engine that tells nothing may have a queue: one answer that does not come is not enough.
 TRIES = 2
+NOT_ASKED = object()
 
 
 class Progress:
@@ -29,18 +32,26 @@ class Progress:
         self._answered = self._moved = now
         self.told = None
         self._tries = 0
+        self._sampled = None
         self.why = ""
+
+    def due(self, now):
+        """Whether it is time to ask the engine for its numbers again."""
+        return self._sampled is None or now - self._sampled >= self.limits["stall_seconds"] / SAMPLES
 
     def see(self, now, started, healthy, told):
         """One look. Returns None, `ask` (for a token, see answered and silent), or what is wrong: `unanswered`, `hang_at_load`.
 
-        started: when this start began. told: (requests in the engine, tokens so far), None where the engine does not tell.
+        started: when this start began. told: (requests in the engine, tokens so far), None where the engine does not tell, NOT_ASKED.
         """
         if not healthy:
             return self._unhealthy(now, started)
         if not self._served:
             self._served, self._moved = True, now
         self._answered = now
+        if told is NOT_ASKED:
+            return None
+        self._sampled = now
         if told is not None and (self.told is None or told[1] != self.told[1]):
             self._moved, self._tries = now, 0
         elif told is not None and told[0] and self.told and not self.told[0]:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import collections
+
 from . import decisions, turns
 from . import definition as definitions
 from .engine import Engine
@@ -76,5 +78,7 @@ def _details(one):
             lines.append("  with the remedy against hangs: {}".format(" ".join(one["hang_argv"])))
     if one["quarantine"]:
         lines.append("  quarantined {}: {}".format(one["quarantine"].get("time"), one["quarantine"].get("message")))
-    lines += ["  {} {} ({}): {}".format(*tuple(event.get(key) for key in ("time", "event", "reason", "message"))) for event in one["history"][-EVENTS:]]
+    # A quarantine has been shown above.
+    events = [event for event in one["history"][-EVENTS:] if not one["quarantine"] or event.get("time") != one["quarantine"].get("time")]
+    lines += ["  {time} {event} ({reason}): {message}".format_map(collections.defaultdict(str, event)) for event in events]
     return ["", one["name"]] + lines if lines else []

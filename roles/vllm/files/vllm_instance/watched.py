@@ -9,7 +9,7 @@ import os
 from . import decisions, docker, engine, evidence, exits, instance, ledger, seen, supervisors, turns
 from . import definition as definitions
 from .host import ERROR, WARNING, Failed
-from .progress import Progress
+from .progress import NOT_ASKED, Progress
 from .state import Store, record
 
 HEALTH_SECONDS = 5
@@ -69,7 +69,8 @@ class Watched:
         elif not self._kept and turns.started(self._host, self._name) is None:
             turns.note_start(self._host, definition)
         began = turns.started(self._host, self._name)
-        finding = self._progress.see(now, now if began is None else began, healthy, self._told(asked) if healthy else None)
+        told = self._told(asked) if healthy and self._progress.due(now) else NOT_ASKED
+        finding = self._progress.see(now, now if began is None else began, healthy, told)
         if finding == "ask":
             finding = self._ask(definition, asked)
         if finding:

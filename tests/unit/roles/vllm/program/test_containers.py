@@ -78,7 +78,8 @@ def test_an_end_is_judged_once_whatever_happens_to_the_watchdog(machine, watched
 
 
 def test_an_end_between_creation_and_the_first_look_is_judged(machine, watched, logs):
-    """`vllm-instance run` has created it, and Docker restarted it at once."""
+    """`vllm-instance run` has created it, and Docker restarted it at once: also the first time in a boot."""
+    machine.host.run("coder.seen").unlink()
     assert machine.program("run", "coder").returncode == 0
     machine.container(identity="c2", restarts=1)
     machine.answer("docker logs", logs["oom"])
@@ -146,6 +147,14 @@ def test_after_a_boot_what_should_run_is_started(machine, watched):
     assert created(machine)
     machine.container(identity="c2")
     assert again.look() is True
+
+
+def test_after_a_boot_what_was_shut_down_in_order_is_started_too(machine, watched):
+    machine.host.run("coder.seen").unlink()
+    machine.container(status="exited", exit_code=0)
+    machine.forget_calls()
+    Watched(machine.host, "coder").look()
+    assert created(machine)
 
 
 def test_after_a_boot_what_docker_started_itself_is_left(machine, watched):
@@ -233,6 +242,15 @@ def test_its_start_is_waited_for_by_others(machine, watched, engine):
     machine.answer("docker inspect --format", "running\n")
     engine.health = 503
     assert turns.blockers(machine.host, machine.define("other", gpus=[1])) == ["coder"]
+
+
+def test_a_container_that_was_created_is_waited_for_as_long_as_it_lives_and_not_its_creator(machine, engine):
+    engine.health = 503
+    instance.run(machine.host, machine.define(supervisor="docker", url=engine.url))
+    machine.answer("docker inspect --format", "running\n")
+    assert turns.blockers(machine.host, machine.define("other", gpus=[1])) == ["coder"]
+    machine.answer("docker inspect --format", "exited\n")
+    assert turns.blockers(machine.host, machine.define("other", gpus=[1])) == []
 
 
 def test_while_another_process_works_on_the_container_the_watchdog_only_looks(machine, watched, logs):

@@ -47,6 +47,12 @@ def test_all_pieces(machine, engine, capture):
     }
 
 
+def test_the_watchdogs_own_questions_do_not_fill_the_log(machine, capture):
+    asked = 'INFO:     172.17.0.1:46906 - "GET /metrics HTTP/1.1" 200 OK\nINFO:     172.17.0.1:46906 - "GET /health HTTP/1.1" 200 OK\n'
+    assert capture(log="the first words\n" + asked * 500 + "the last\n")["log.txt"] == "the first words\nthe last\n"
+    assert capture(log="words\n" * 500)["log.txt"] == "words\n" * 400
+
+
 def test_what_cannot_be_had_is_said_and_the_rest_is_taken(machine, engine, capture):
     engine.close()
     (machine.bin / "nvidia-smi").unlink()

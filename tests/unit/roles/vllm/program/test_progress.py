@@ -3,7 +3,7 @@
 import pytest
 
 from vllm_instance.engine import counts
-from vllm_instance.progress import Progress
+from vllm_instance.progress import NOT_ASKED, Progress
 
 LIMITS = {"ready_seconds": 900, "stall_seconds": 120, "unanswered_seconds": 60}
 SECONDS = 5
@@ -13,14 +13,16 @@ class Looks:
     """A start that began at 0 and is looked at every five seconds."""
 
     def __init__(self, served=False):
-        self.now = 0
+        self.now = self.asked = 0
         self.progress = Progress(LIMITS, 0, served)
 
     def until(self, seconds, healthy=True, told=None):
         """Looks until then; returns (the second of the first finding, the finding), or None. told: a value or a function of the second."""
         while self.now < seconds:
             self.now += SECONDS
-            finding = self.progress.see(self.now, 0, healthy, told(self.now) if callable(told) else told)
+            due = self.progress.due(self.now)
+            finding = self.progress.see(self.now, 0, healthy, NOT_ASKED if not due else told(self.now) if callable(told) else told)
+            self.asked += due and healthy
             if finding:
                 return self.now, finding
         return None
@@ -62,7 +64,7 @@ def test_an_answer_to_a_token_shows_that_numbers_stood_still_and_not_the_engine(
     looks.until(5, told=(1, 100))
     assert looks.until(2000, told=(1, 100)) == (125, "ask")
     looks.progress.answered(126)
-    assert looks.until(2000, told=(1, 100)) == (250, "ask"), "and again after as long"
+    assert looks.until(2000, told=(1, 100)) == (265, "ask"), "and again after as long"
 
 
 def test_a_refused_token_proves_nothing_for_requests_that_stand_still(looks):
@@ -91,11 +93,26 @@ def test_an_engine_that_rests_is_asked_seldom(looks):
     looks.until(5, told=(0, 100))
     assert looks.until(2000, told=(0, 100)) == (245, "ask")
     looks.progress.answered(246)
-    assert looks.until(2000, told=(0, 100)) == (490, "ask")
-    assert looks.progress.silent(520, "timed out", proof=True) is None
-    assert looks.until(2000, told=(0, 100)) == (495, "ask"), "at once"
-    assert looks.progress.silent(550, "timed out", proof=True) == "stall"
-    assert looks.progress.why == "no token came for 304 s, and 2 that were asked for did not either: timed out"
+    assert looks.until(2000, told=(0, 100)) == (505, "ask")
+    assert looks.progress.silent(535, "timed out", proof=True) is None
+    assert looks.until(2000, told=(0, 100)) == (525, "ask"), "with the next numbers"
+    assert looks.progress.silent(555, "timed out", proof=True) == "stall"
+    assert looks.progress.why == "no token came for 309 s, and 2 that were asked for did not either: timed out"
+
+
+def test_a_token_in_between_ends_the_row_of_those_that_stayed_away(looks):
+    looks.until(5, told=(0, 100))
+    looks.until(2000, told=(0, 100))
+    assert looks.progress.silent(275, "timed out", proof=True) is None
+    looks.until(300, told=(0, 101))
+    assert looks.until(2000, told=(0, 101))[1] == "ask"
+    assert looks.progress.silent(looks.now + 30, "timed out", proof=True) is None
+
+
+def test_the_numbers_are_asked_for_seldom(looks):
+    """Each question is a line in the engine's log."""
+    looks.until(605, told=lambda now: (1, now))
+    assert looks.asked == 31
 
 
 def test_an_engine_that_tells_nothing_is_asked_and_may_have_a_queue(looks):
@@ -105,8 +122,8 @@ def test_an_engine_that_tells_nothing_is_asked_and_may_have_a_queue(looks):
     assert looks.progress.silent(365, "timed out", proof=True) is None
     looks.until(2000, told=None)
     looks.progress.answered(370)
-    assert looks.until(2000, told=None) == (610, "ask")
-    assert looks.progress.silent(730, "timed out", proof=True) is None, "the answer in between ended the row"
+    assert looks.until(2000, told=None) == (625, "ask")
+    assert looks.progress.silent(745, "timed out", proof=True) is None, "the answer in between ended the row"
 
 
 def test_an_engine_that_refuses_and_tells_nothing_is_left_alone(looks):
