@@ -149,3 +149,8 @@ def test_metrics_of_the_versions():
     assert counts(new) == (3, 30)
     assert counts('vllm:cache_config_info{block_size="16"} 1.0\n') is None, "before the first request"
     assert counts("") is None, "--disable-log-stats"
+
+
+def test_silence_begins_with_serving_and_not_with_the_start(looks):
+    looks.until(800, healthy=False)
+    assert looks.until(1040, told=None) is None
