@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from . import decisions, docker, engine, evidence, exits, instance, ledger, seen, supervisors, turns
+from . import decisions, docker, engine, evidence, exits, instance, ledger, seen, supervisors, turns, vllm_log
 from . import definition as definitions
 from .host import ERROR, WARNING, Failed
 from .progress import NOT_ASKED, Progress
@@ -106,6 +106,9 @@ class Watched:
         turns.over(self._host, self._name)
         try:
             log = start.log(START_LOG_LINES)
+            if definition.runtime == "container" and not vllm_log.memory_lines(log):
+                # A unit whose client was replaced has its container's first words in another start's journal.
+                log = docker.log(definition.container, START_LOG_LINES)
         except Failed as problem:
             self._host.say(self._name, f"its log cannot be kept beside the plan: {problem}", WARNING)
             log = ""

@@ -68,6 +68,13 @@ def test_a_start_that_serves_is_kept_beside_the_plan_once(machine, engine, watch
     assert machine.events() == [("start", "ready")] * 2
 
 
+def test_a_journal_without_the_containers_first_words_is_not_all_there_is(machine, watched, logs):
+    machine.answer("journalctl --quiet", "INFO:     Application startup complete.\n")
+    machine.answer("docker logs", logs["start"])
+    watched.again()
+    assert len(json.loads((machine.host.lib("coder") / "starts.jsonl").read_text())["log"]) == 3
+
+
 def test_half_a_line_of_a_power_cut_spoils_nothing(machine, watched):
     path = machine.host.lib("coder") / "starts.jsonl"
     path.write_text('{"start": "start0"}\n{"start": "sta')
