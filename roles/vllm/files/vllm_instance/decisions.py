@@ -33,29 +33,18 @@ def out_of_memory(definition, state, host, saw):
 def failed(definition, state, host, reason, saw, evidence=None):
     """Count a failure (crash, stall, unanswered or hang_at_load): a restart within the bound, or quarantine. Returns what was decided, as a sentence."""
     bound, window = int(definition.limits["restarts"]), definition.limits["restart_window_seconds"]
-    before = recent_restarts(state, host, window)
-    message = saw
-    if len(before) >= bound:
-        often = "%d failures within %d s (%s)" % (len(before) + 1, window, ", ".join(before + [reason]))
-        return quarantine(definition, state, host, reason, f"{message}. {often}", evidence)
+    failures = [failure for failure in state["failures"] if host.now() - seconds(failure[0]) <= window] + [[host.timestamp(), reason]]
+    state["failures"] = failures
+    if len(failures) > bound:
+        often = f"{len(failures)} failures within {window:g} s ({', '.join(each for dummy, each in failures)})"
+        return quarantine(definition, state, host, reason, f"{saw}. {often}", evidence)
     restarts = state["counts"]["restarts"]
     restarts[reason] = restarts.get(reason, 0) + 1
-    message = "%s; restart %d of at most %d within %d s" % (message, len(before) + 1, bound, window)
+    message = f"{saw}; restart {len(failures)} of at most {bound} within {window:g} s"
     if evidence:
         message += f"; evidence in {evidence}"
     record(state, host, "restart", reason, message)
     return message
-
-
-def recent_restarts(state, host, window):
-    """Reasons of the restarts within the window (seconds) and since a person last stepped in, oldest first."""
-    reasons = []
-    for event in state["history"]:
-        if event.get("event") in ("reset", "release"):
-            reasons = []
-        elif event.get("event") == "restart" and host.now() - seconds(event.get("time")) <= window:
-            reasons.append(event.get("reason"))
-    return reasons
 
 
 def quarantine(definition, state, host, reason, message, evidence):

@@ -55,12 +55,15 @@ def capture(host, definition, start, reason, saw):
             pieces[name] = "taken"
         except (Failed, engine.Unanswered, OSError) as problem:
             pieces[name] = _masked(f"missing: {problem}", hidden)
+        except Exception as error:  # pylint: disable=broad-except
+            # Whatever a broken driver or engine makes of its answer: the restart must come.
+            pieces[name] = _masked(f"missing: {type(error).__name__}: {error}", hidden)
     summary = {"time": host.timestamp(), "instance": definition.name, "reason": reason, "saw": saw, "pieces": pieces}
     try:
         _write(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+        _forget(host, definition.name)
     except OSError as error:
-        host.say(definition.name, f"{folder} is not complete: {error}", WARNING)
-    _forget(host, definition.name)
+        host.say(definition.name, f"{folder} is not complete, or older ones cannot be removed: {error}", WARNING)
     return str(folder)
 
 

@@ -8,7 +8,7 @@ import signal
 
 from . import decisions, exposition, systemd, turns, vllm_log
 from .definition import read
-from .host import ERROR, Failed
+from .host import ERROR, WARNING, Failed
 from .state import Store
 
 REFUSED = 78
@@ -19,10 +19,15 @@ LATE_LOG_SECONDS = 1
 
 def judge(definition, state, host, log, status):
     """Decide about an end that nobody asked for; returns what was decided. log: text. status: exit status, None where it is not known."""
-    causes = vllm_log.causes(log, status)
-    saw = causes[0] if causes else {"code": "unknown", "message": "its log does not say why", "remedy": None, "line": None}
+    try:
+        causes, oom = vllm_log.causes(log, status), vllm_log.is_oom(log, status)
+    except Exception as error:  # pylint: disable=broad-except
+        # An end counts whatever its log looks like: otherwise nothing would bound the restarts.
+        causes, oom = [], False
+        host.say(definition.name, f"its log cannot be understood ({type(error).__name__}: {error})", ERROR)
+    saw = causes[0] if causes else {"message": "its log does not say why", "remedy": None}
     # A kernel that kills for want of RAM leaves no trace in the log, and fewer tokens on the card would not help it.
-    if status != KILLED and vllm_log.is_oom(log, status):
+    if oom and status != KILLED:
         return decisions.out_of_memory(definition, state, host, saw["message"].rstrip(". "))
     words = [saw["message"].rstrip(". ")]
     if saw.get("remedy"):
@@ -54,7 +59,7 @@ def _exited(host, name, environment):
             state["status"] = "stopped"
             return
         decided = judge(definition, state, host, log, exit_status(environment))
-    host.say(name, decided, ERROR if state["status"] == "quarantined" else 4)
+    host.say(name, decided, ERROR if state["status"] == "quarantined" else WARNING)
 
 
 def _asked(host, definition, environment):

@@ -22,6 +22,7 @@ def reset(host, definition, rung, tell=print):
             before = definition.argv(state)
             was = definition.rung(state)
             state["rung"] = state["base"] = rung
+            state["failures"] = []
             if rung == 0:
                 state["hang_remedy"] = False
             same = before == definition.argv(state)
@@ -49,7 +50,7 @@ def release(host, definition, tell=print):
             since = (state["quarantine"] or {}).get("time")
             quarantined = state["status"] == "quarantined"
             if quarantined:
-                state["status"], state["quarantine"] = "running", None
+                state["status"], state["quarantine"], state["failures"] = "running", None, []
                 record(state, host, "release", "command", f"quarantine of {since} ended")
         if not quarantined:
             tell(f"{definition.name}: is not in quarantine, nothing was done.")

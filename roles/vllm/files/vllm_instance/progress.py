@@ -23,7 +23,7 @@ NOT_ASKED = object()
 class Progress:
     """What one start of an engine has shown so far.
 
-    limits: of the definition, and may change. served: whether this start is known to have served already. why: what the last finding saw, a sentence.
+    limits: of the definition, and may change; one that is 0 is not watched. served: whether this start is known to have served already. why: what the last finding saw, a sentence.
     """
 
     def __init__(self, limits, now, served=False):
@@ -59,6 +59,8 @@ class Progress:
             self._moved = now
         self.told = told
         still = now - self._moved
+        if not self.limits["stall_seconds"]:
+            return None
         if self._stalled() and still >= self.limits["stall_seconds"]:
             return "ask"
         return "ask" if still >= SILENCE * self.limits["stall_seconds"] else None
@@ -92,10 +94,10 @@ class Progress:
 
     def _unhealthy(self, now, started):
         if self._served:
-            if now - self._answered >= self.limits["unanswered_seconds"]:
+            if self.limits["unanswered_seconds"] and now - self._answered >= self.limits["unanswered_seconds"]:
                 self.why = f"/health gave no answer for {int(now - self._answered)} s while the engine's process lived"
                 return "unanswered"
-        elif now - started >= self.limits["ready_seconds"]:
+        elif self.limits["ready_seconds"] and now - started >= self.limits["ready_seconds"]:
             self.why = f"the engine did not become ready within {int(now - started)} s while its process lived"
             return "hang_at_load"
         return None

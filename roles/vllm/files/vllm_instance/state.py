@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What happened to an instance on this host: /var/lib/vllm/NAME/state.json.
 
-A state is a dict with the keys of EMPTY. `base` is the rung that a person chose last: the host's own steps count from there. `counts` only grow.
+A state is a dict with the keys of EMPTY. `base` is the rung that a person chose last: the host's own steps count from there. `failures` are the restarts, [time, reason] each, that count
+for the bound. `counts` only grow.
 `history` holds the last events: {time, event, reason, rung, message}.
 """
 
@@ -23,6 +24,7 @@ EMPTY = {
     "quarantine": None,
     "history": [],
     "base": 0,
+    "failures": [],
     "counts": {"step_downs": 0, "restarts": {}},
 }
 STATUSES = ("running", "stopped", "quarantined")
@@ -100,6 +102,7 @@ def _checked(document):
         raise ValueError("quarantine is {!r}".format(state["quarantine"]))
     if not isinstance(state["history"], list) or not all(isinstance(event, dict) for event in state["history"]):
         raise ValueError("history is no list of events")
+    state["failures"] = [[str(when), str(reason)] for when, reason in state["failures"]]
     state["counts"] = {"step_downs": int(state["counts"]["step_downs"]), "restarts": dict(state["counts"]["restarts"])}
     return state
 

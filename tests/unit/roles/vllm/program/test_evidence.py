@@ -70,6 +70,12 @@ def test_what_cannot_be_had_is_said_and_the_rest_is_taken(machine, engine, captu
     assert pieces["py-spy.txt"] == "missing: py-spy is not in the image"
 
 
+def test_an_answer_that_breaks_this_program_breaks_one_piece(machine, capture):
+    pieces = capture(log=lambda lines: 1 / 0)["summary.json"]["pieces"]
+    assert pieces["log.txt"] == "missing: ZeroDivisionError: division by zero"
+    assert pieces["metrics.txt"] == "taken"
+
+
 def test_a_driver_that_complains_is_evidence(machine, capture):
     machine.answer("nvidia-smi", status=15, output="Unable to determine the device handle for GPU1\n")
     assert capture()["nvidia-smi.txt"] == "Unable to determine the device handle for GPU1\nexit status 15\n"

@@ -225,6 +225,25 @@ def test_a_state_that_cannot_be_read_is_put_aside_and_serving_goes_on(machine, e
     assert end(logs["oom"])["rung"] == 1
 
 
+def test_a_log_that_cannot_be_understood_counts_all_the_same(machine, end, monkeypatch, capsys):
+    machine.define()
+    monkeypatch.setattr(exits.vllm_log, "causes", lambda *given: 1 / 0)
+    monkeypatch.setattr(exits, "_log", lambda *given: "")
+    end()
+    assert machine.events() == [("restart", "crash")]
+    assert "its log cannot be understood (ZeroDivisionError: division by zero)" in capsys.readouterr().err
+
+
+def test_a_bound_beyond_the_history_is_a_bound(machine, end, logs):
+    machine.define(limits={"restarts": 30})
+    machine.set_state(history=[{"time": "2027-01-15T08:00:00Z", "event": "start", "reason": "ready", "rung": 0, "message": ""}] * 50)
+    for dummy in range(30):
+        machine.set_state(history=machine.state()["history"] * 2)
+        end(logs["crash"])
+    assert machine.state()["status"] != "quarantined"
+    assert end(logs["crash"])["status"] == "quarantined"
+
+
 def test_the_history_is_bounded(machine, end, logs):
     machine.define(limits={"restarts": 1000})
     machine.set_state(history=[{"time": "2027-01-15T08:00:00Z", "event": "start", "reason": "ready", "rung": 0, "message": str(n)} for n in range(60)])

@@ -133,6 +133,14 @@ def test_an_engine_that_refuses_and_tells_nothing_is_left_alone(looks):
         assert looks.progress.silent(second, "it answered with status 404", proof=False) is None
 
 
+def test_a_limit_of_0_is_not_watched():
+    looks = Looks()
+    looks.progress.limits = dict.fromkeys(LIMITS, 0)
+    assert looks.until(5000, healthy=False) is None
+    assert looks.until(10_000, told=(1, 100)) is None
+    assert looks.until(15_000, healthy=False) is None
+
+
 def test_metrics_of_the_versions():
     old = (
         "# HELP vllm:num_requests_running Number of requests currently running on GPU.\n# TYPE vllm:num_requests_running gauge\n"
