@@ -26,10 +26,12 @@ def judge(definition, state, host, log, status):
         causes, oom = [], False
         host.say(definition.name, f"its log cannot be understood ({type(error).__name__}: {error})", ERROR)
     saw = causes[0] if causes else {"message": "its log does not say why", "remedy": None}
+    # An error of several lines that the engine told in one: the first says it.
+    what = saw["message"].partition("\\n")[0].rstrip(". ")
     # A kernel that kills for want of RAM leaves no trace in the log, and fewer tokens on the card would not help it.
     if oom and status != KILLED:
-        return decisions.out_of_memory(definition, state, host, saw["message"].rstrip(". "))
-    words = [saw["message"].rstrip(". ")]
+        return decisions.out_of_memory(definition, state, host, what)
+    words = [what]
     if saw.get("remedy"):
         words.append("remedy: {}".format(saw["remedy"].rstrip(". ")))
     if status is not None:

@@ -27,10 +27,11 @@ REASONS = ("crash", "stall", "unanswered", "hang_at_load")
 UP = re.compile(r'^gpuhosts_vllm_up\{name="([a-z0-9_-]+)"\} ([01])$', re.MULTILINE)
 
 
-def write(host, up=None, down=None):
+def write(host, up=None, down=None, said=None):
     """Write the file anew where something has changed, and its time in any case: an old file means that nobody watches.
 
     up: whether each instance answers, by name; without it what the file says stays true. down: an instance that has just ended.
+    said: what was said of it last, which is not said again. Returns what is wrong, None where nothing is.
     """
     before = _read(host)
     up = {name: value == "1" for name, value in UP.findall(before)} if up is None else up
@@ -41,7 +42,11 @@ def write(host, up=None, down=None):
         else:
             os.utime(host.metrics)
     except OSError as error:
-        host.say("metrics", f"{host.metrics} cannot be written: {error}", ERROR)
+        problem = f"{host.metrics} cannot be written: {error}"
+        if problem != said:
+            host.say("metrics", problem, ERROR)
+        return problem
+    return None
 
 
 def render(host, up):

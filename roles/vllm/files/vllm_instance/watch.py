@@ -23,6 +23,7 @@ class Watch:
         self._watched = {}
         self._looking = {}
         self._up = {}
+        self._unwritten = None
 
     def round(self, patience=ROUND_SECONDS):
         """Look at all, wait for them so long (seconds), and write the metrics. Returns whether no look is stuck."""
@@ -40,7 +41,7 @@ class Watch:
             thread.join(max(0.0, deadline - self._host.monotonic()))
             if not thread.is_alive():
                 del self._looking[name]
-        exposition.write(self._host, up=dict(self._up))
+        self._unwritten = exposition.write(self._host, up=dict(self._up), said=self._unwritten)
         return all(self._host.monotonic() - since < STUCK_SECONDS for dummy, since in self._looking.values())
 
     def _look(self, name, watched):

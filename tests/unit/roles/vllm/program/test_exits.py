@@ -95,6 +95,12 @@ def test_a_crash_is_counted_and_its_cause_and_remedy_are_said(machine, end, logs
     assert 'gpuhosts_vllm_restarts_total{name="coder",reason="crash"} 1\n' in machine.host.metrics.read_text()
 
 
+def test_an_error_of_several_lines_is_told_by_its_first(machine, end):
+    machine.define()
+    state = end("RuntimeError: CUDA error: an illegal memory access was encountered\\nCUDA kernel errors might be reported elsewhere\n")
+    assert "an illegal memory access was encountered, remedy" in state["history"][0]["message"]
+
+
 def test_a_log_that_comes_late_is_read_again(machine, end, logs, monkeypatch):
     machine.define()
     machine.answer("journalctl --quiet", "")

@@ -335,6 +335,15 @@ def test_metrics_that_stay_the_same_are_not_written_again_but_are_not_old(machin
     assert path.stat().st_mtime > 1
 
 
+def test_metrics_that_cannot_be_written_are_said_once(machine, engine, watched, capsys):
+    rounds = Watch(machine.host)
+    machine.host.metrics.parent.parent.mkdir(parents=True, exist_ok=True)
+    machine.host.metrics.parent.write_text("a file where a directory should be")
+    for dummy in range(3):
+        rounds.round()
+    assert capsys.readouterr().err.count("vllm_instances.prom cannot be written") == 1
+
+
 def test_systemd_hears_of_it(machine, engine, watched, monkeypatch):
     """READY=1 at once, WATCHDOG=1 after each round, and STOPPING=1 at SIGTERM."""
     heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
