@@ -23,7 +23,8 @@ NOT_ASKED = object()
 class Progress:
     """What one start of an engine has shown so far.
 
-    limits: of the definition, and may change; one that is 0 is not watched. served: whether this start is known to have served already. why: what the last finding saw, a sentence.
+    limits: of the definition, and may change; one that is 0 is not watched. served: whether this start is known to have served already.
+    why: what the last finding saw, a sentence.
     """
 
     def __init__(self, limits, now, served=False):

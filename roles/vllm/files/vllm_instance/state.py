@@ -2,9 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What happened to an instance on this host: /var/lib/vllm/NAME/state.json.
 
-A state is a dict with the keys of EMPTY. `base` is the rung that a person chose last: the host's own steps count from there. `failures` are the restarts, [time, reason] each, that count
-for the bound. `counts` only grow.
-`history` holds the last events: {time, event, reason, rung, message}.
+A state is a dict with the keys of EMPTY. `base` is the rung that a person chose last: the host's own steps count from there. `failures` are the
+restarts, [time, reason] each, that count for the bound. `counts` only grow. `history` holds the last events: {time, event, reason, rung, message}.
 """
 
 from __future__ import annotations
