@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright: (c) 2026, The gpuhosts.inference authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Write the table of symptoms in docs/diagnosis.md from the rules of plugins/module_utils/vllm_log.py.

@@ -24,6 +24,8 @@ _GPU_TUNING_APPLIED = "run/gpu-tuning/applied"
 _GPU_TUNING_PROBLEMS = "run/gpu-tuning/problems"
 _CDI_FILES = ("etc/cdi/nvidia.yaml", "etc/cdi/nvidia.json", "var/run/cdi/nvidia.yaml", "var/run/cdi/nvidia.json")
 
+IMAGE_PROOFS = "var/lib/vllm/proofs/"
+
 
 def read_text(root, name):
     """The file's text, or None where it cannot be read."""
@@ -218,6 +220,15 @@ def container_proof(root="/"):
     except ValueError:
         return {}
     return proof if isinstance(proof, dict) else {}
+
+
+def image_proof(image, root="/"):
+    """What was found in an image (C(sha256:...)), as the module vllm_image_proof keeps it; None where it was not looked into."""
+    try:
+        proof = json.loads(read_text(root, IMAGE_PROOFS + image.partition(":")[2] + ".json") or "null")
+    except ValueError:
+        return None
+    return proof if isinstance(proof, dict) else None
 
 
 def file_system(path):

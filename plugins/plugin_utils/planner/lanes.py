@@ -275,6 +275,22 @@ def driver_problem(version: str, driver: str | None) -> Problem | None:
     return Problem("driver_too_old", message, remedy[0].upper() + remedy[1:])
 
 
+def cuda_problem(subject: str, cuda: tuple[int, int], driver: str | None) -> Problem | None:
+    """The refusal of something built for a CUDA release whose major the host's driver cannot run; None when it can or the driver is not known.
+
+    Within one major a driver runs every release, so the lowest driver of the lanes of that major counts. Older majors run on every driver.
+    """
+    needed = min((known.driver for known in LANES.values() if known.cuda[0] == cuda[0]), default=None)
+    newest = max(known.cuda[0] for known in LANES.values())
+    numbers = driver_numbers(driver)
+    if numbers is None or cuda[0] <= newest and (needed is None or numbers >= needed):
+        return None
+    runs = max((known.cuda[0] for known in LANES.values() if numbers >= known.driver), default=None)
+    wanted = f"driver {needed[0]} or later" if needed else f"a driver for CUDA {cuda[0]}"
+    message = f"{subject} is built for CUDA {cuda[0]}.{cuda[1]} and needs {wanted}: the host has {driver}."
+    return Problem("driver_too_old", message, f"{f'Use a build for CUDA {runs}, or install' if runs else 'Install'} {wanted}.")
+
+
 # The NVIDIA container runtime then starts an image whatever CUDA release it asks for.
 DISABLE_REQUIRE = "NVIDIA_DISABLE_REQUIRE"
 

