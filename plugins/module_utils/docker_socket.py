@@ -85,11 +85,11 @@ def _get(connection, path):
 
 
 def _image_id(connection, reference):
-    """C(sha256:...) of a local image, None when the engine does not have it."""
+    """C(sha256:...) of a local image, None when the engine does not have it, or does not take the words for a reference (400)."""
     path = "/images/{}/json".format(quote(reference, safe="/:@"))
     status, body = _request(connection, path)
     if status == 200:
         return json.loads(body).get("Id")
-    if status == 404:
+    if status in (400, 404):
         return None
     raise EngineError(f"GET {path} answered {status}")

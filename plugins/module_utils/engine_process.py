@@ -95,6 +95,11 @@ class Unit:
             return "is not running and not about to be started", "start it"
         return None
 
+    @staticmethod
+    def returns(state):
+        """Whether what is in trouble may come back by itself all the same."""
+        return False
+
     def head(self, state, lines=START_LINES):
         """The first lines of the present start's log."""
         return first_lines(lines, "journalctl", *self._matches(state), "--no-pager", "-o", "cat")
@@ -162,6 +167,10 @@ class Container:
         if status in ("dead", "paused", "removing", "created"):
             return f"is {status}", "start it"
         return None
+
+    @staticmethod
+    def returns(state):
+        return state.get("Found") is False or state.get("Status") in ("created", "removing")
 
     def head(self, state, lines=START_LINES):
         return self._logs(state, self._since(state), lines)

@@ -338,6 +338,11 @@ ansible_facts:
               description: For each of O(images), its id in the engine, or null.
               returned: always
               type: dict
+            proofs:
+              description:
+                - For each of O(images), what M(gpuhosts.inference.vllm_image_proof) found in it, or null.
+              returned: always
+              type: dict
         cdi_devices:
           description: Names of the C(nvidia.com/gpu) devices in the host's CDI specifications.
           returned: always
@@ -456,6 +461,7 @@ def parse_packages(text, architecture):
 def read_docker(images, root, problems):
     """The engine behind the default socket, with its configuration file and the directory it keeps images in, which need not exist yet."""
     docker, problem = docker_socket.describe(os.path.join(root, "var/run/docker.sock"), images)
+    docker["proofs"] = {reference: host_files.image_proof(image, root) if image else None for reference, image in docker["images"].items()}
     docker["daemon_config"], docker["daemon_config_error"] = host_files.daemon_config(root)
     configured = docker["daemon_config"].get("data-root")
     docker["data_root"] = configured if isinstance(configured, str) and configured.startswith("/") else "/var/lib/docker"

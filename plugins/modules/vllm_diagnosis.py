@@ -156,7 +156,10 @@ from ansible_collections.gpuhosts.inference.plugins.module_utils import (
 )
 
 ROOT = "/"  # the tests' to move
-CONFIG, STATE, RUN, UNITS = "etc/vllm", "var/lib/vllm", "run/vllm", "etc/systemd/system"
+CONFIG = "etc/vllm"
+STATE = "var/lib/vllm"
+RUN = "run/vllm"
+UNITS = "etc/systemd/system"
 WATCHDOG = "vllm-watchdog.service"
 CAUSE_LINES = 2000
 LATEST = 5

@@ -254,7 +254,8 @@ from ansible_collections.gpuhosts.inference.plugins.module_utils import engine_p
 # A healthy server answers /health at once; one that is loading refuses the connection.
 PROBE_SECONDS = 10
 # Lines of a log that are read to find a cause, and to see how far a start is.
-CAUSE_LINES, PROGRESS_LINES = 2000, 1000
+CAUSE_LINES = 2000
+PROGRESS_LINES = 1000
 # Failures of an engine that serves: what they say is better than anything in its log.
 OWN_WORDS = ("model_missing", "kv_size", "implausible_answer")
 # An answer is judged from this many characters on.
@@ -323,6 +324,10 @@ class Endpoint:
             return status, body
 
 
+# Less than a slice of the action plugin, more than the watchdog takes between two looks.
+GONE_SECONDS = 12
+
+
 class Watch:
     """The engine's unit or container while it is waited for; without either it is always well and has no log."""
 
@@ -333,6 +338,7 @@ class Watch:
         elif params["container"]:
             self._process = engine_process.Container(params["container"])
         self._max_restarts = params["max_restarts"]
+        self._gone_since = None
         self._state = self._process.look() if self._process else {}
         self.restarts_before = restarts_before
         if restarts_before is None:
@@ -344,6 +350,13 @@ class Watch:
             return
         self._state = self._process.look()
         trouble = self._process.trouble(self._state)
+        if trouble and self._process.returns(self._state):
+            # The watchdog removes a container to create it anew on the next step of its ladder.
+            self._gone_since = self._gone_since or time.monotonic()
+            if time.monotonic() - self._gone_since < GONE_SECONDS:
+                return
+        else:
+            self._gone_since = None
         restarts = self._process.restarts(self._state)
         # The counter starts again at 0 when somebody starts it by hand.
         restarts = restarts - self.restarts_before if restarts >= self.restarts_before else restarts

@@ -1,13 +1,10 @@
 # Copyright: (c) 2026, the gpuhosts.inference authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The container an instance runs in."""
+"""What containers of instances have in common with others: where a model lies, and how cards get in."""
 
 from __future__ import annotations
 
 import collections.abc
-
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import instance as instances
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.command import model_path
 
 DEFAULT_REVISION = "main"
 ENGINE_PORT = 8000  # the engine's own default; the instance's port is the one published
@@ -48,40 +45,3 @@ def gpu_argv(cards: collections.abc.Sequence[int] | None, host: collections.abc.
     if docker.get("version") and not docker.get("cdi"):
         return ["--runtime=nvidia", f"--env=NVIDIA_VISIBLE_DEVICES={','.join(names)}"]
     return [f"--device={name}" for name in names]
-
-
-def run_argv(
-    instance: collections.abc.Mapping,
-    argv: collections.abc.Sequence[str],
-    image: str,
-    model_directory: str,
-    env_file: str,
-    listen_address: str,
-    ulimits: collections.abc.Mapping[str, int],
-    host: collections.abc.Mapping,
-) -> list[str]:
-    """Return the argument list of `docker run` for one instance.
-
-    argv: the engine's own arguments, of the instance's plan. model_directory: where the model lies on the host. host: what gpu_facts
-    returned.
-    """
-    instance = instances.normalize(instance)
-    name, port, cpus = f"vllm-{instance['name']}", instance["port"], instance["cpuset_cpus"]
-    return [
-        "docker",
-        "run",
-        "--rm",
-        "--pull=never",
-        f"--name={name}",
-        *gpu_argv(instance["gpus"], host),
-        "--ipc=host",
-        *(f"--ulimit={limit}={value}" for limit, value in ulimits.items()),
-        *([f"--cpuset-cpus={cpus}"] if cpus else []),
-        f"--env-file={env_file}",
-        f"--volume={model_directory}:{model_path(instance['model'])}:ro",
-        # Each instance has caches of its own: vLLM keys what it probed by card numbers that instances may share.
-        f"--volume={name}-cache:/root/.cache",
-        f"--publish={listen_address}:{port}:{ENGINE_PORT}",
-        image,
-        *argv,
-    ]

@@ -72,6 +72,7 @@ def test_booleans_may_come_as_words(role, name):
             used += len(re.findall(rf"\b{name}\b", expression))
             # Handed on as it is, to a module or a role that converts it; asked whether it is set at all; or converted here.
             if expression.strip() != name:
-                for rest in re.findall(rf"\b{name}\b(.*)", expression, re.DOTALL):
+                # In quotes it is a name, not a value.
+                for rest in re.findall(rf"(?<!')\b{name}\b(.*)", expression, re.DOTALL):
                     assert re.match(r" is (not )?none|( \| default\([^)]*\))? \| bool\b", rest), f"{path.name}: {expression.strip()}"
     assert used, "no expression of the role has it"

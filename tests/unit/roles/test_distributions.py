@@ -17,7 +17,8 @@ BARE = {
     "kernel": "6.8.0-63-generic", "driver_version": None, "driver_module_installed": False, "driver_module_version": None, "nouveau_loaded": False,
     "secure_boot": False,
     "packages": {}, "held": [], "gpus": [], "gpu_source": "sysfs", "problems": [],
-    "docker": {"version": None, "cdi": False, "daemon_config": {}, "running_containers": 0}, "cdi_devices": [], "cdi_driver_version": None, "container_proof": {},
+    "docker": {"version": None, "cdi": False, "daemon_config": {}, "running_containers": 0},
+    "cdi_devices": [], "cdi_driver_version": None, "container_proof": {},
 }  # fmt: skip
 
 

@@ -26,6 +26,9 @@ def main(arguments):
         host.say(options.name, str(problem), ERROR)
         # Nothing that another try would mend: the unit has RestartPreventExitStatus=78.
         return exits.REFUSED if options.do is _run else 1
+    except instance.NotYet as problem:
+        host.say(options.name, str(problem), ERROR)
+        return exits.NOT_YET
     except Failed as problem:
         host.say(options.name, str(problem), ERROR)
         return 1
@@ -33,6 +36,10 @@ def main(arguments):
 
 def _run(host, options):
     instance.run(host, read(host, options.name))
+
+
+def _stop(host, options):
+    instance.stop(host, read(host, options.name), os.environ)
 
 
 def _exited(host, options):
@@ -59,7 +66,7 @@ def _status(host, options):
 
 
 def _reset(host, options):
-    orders.reset(host, read(host, options.name), options.rung)
+    orders.reset(host, read(host, options.name), options.rung, start=options.start)
 
 
 def _release(host, options):
@@ -87,6 +94,7 @@ def _parser():
         return added
 
     command("run", _run, "start an instance in its turn (what its unit runs)")
+    command("stop", _stop, "ask an instance to stop, and give its requests time (what its unit runs to stop it)")
     command("exited", _exited, "judge the end of an instance (what its unit runs afterwards)")
     watching = command("watch", _watch, "watch all instances (vllm-watchdog.service)", instance_name=False)
     watching.add_argument("--interval", type=float, default=5, metavar="SECONDS", help="between two looks")
@@ -95,6 +103,7 @@ def _parser():
     shown.add_argument("--json", action="store_true", help="for programs")
     again = command("reset", _reset, "go back to the plan's first choice, or to another rung")
     again.add_argument("--rung", type=int, default=0, metavar="N")
+    again.add_argument("--no-start", dest="start", action="store_false", help="only forget: what is in force was replaced, and quarantine ends with it")
     command("release", _release, "end the quarantine of an instance and start it")
     command("command", _command, "print the command that would start an instance now")
     return parser

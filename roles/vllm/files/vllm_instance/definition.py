@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 from .host import Failed
 
 SUPERVISORS = ("systemd", "docker", "compose")
 RUNTIMES = ("container", "native")
+LABEL = "gpuhosts.command"
 LIMITS = ("ready_seconds", "drain_seconds", "stall_seconds", "unanswered_seconds", "ladder_steps", "restarts", "restart_window_seconds")
 
 
@@ -73,9 +75,19 @@ class Definition:
     def full_command(self, state):
         """The whole command, by the state. What it reads must be there: see compose_overlay."""
         if self.supervisor != "compose":
-            return list(self.command) + self.argv(state)
+            return self._labelled(state) + self.argv(state)
         overlay = ["--file", str(self.compose_rung)] if self.changed(state) else []
         return list(self.command) + overlay + ["up", "--detach"]
+
+    def identity(self, state):
+        """What tells a container of this very command from another one of the same name."""
+        return hashlib.sha256(json.dumps([self.command, self.argv(state)]).encode()).hexdigest()
+
+    def _labelled(self, state):
+        """The command; a container that a unit is the client of carries its identity, see instance.start."""
+        if self.runtime != "container" or self.supervised_by_docker:
+            return list(self.command)
+        return self.command[:2] + [f"--label={LABEL}={self.identity(state)}"] + self.command[2:]
 
     def compose_overlay(self, state):
         """Text of the file that goes over the compose file, None where the compose file is as wanted."""

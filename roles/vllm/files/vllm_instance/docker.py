@@ -14,9 +14,10 @@ SECONDS = 20
 REMOVE_SECONDS = 60
 CREATE_SECONDS = 180
 LOG_SECONDS = 20
+STOP_SECONDS = 15
 
 # running and restarting: as Docker says. policy: no, always, ... error: why the last start failed, "" where it did not.
-Container = collections.namedtuple("Container", "id status running restarting started_at restarts exit_code error policy")
+Container = collections.namedtuple("Container", "id status running restarting started_at restarts exit_code error policy labels pid")
 
 
 def inspect(name):
@@ -39,6 +40,8 @@ def inspect(name):
             state["ExitCode"],
             state.get("Error") or "",
             document["HostConfig"]["RestartPolicy"]["Name"],
+            (document.get("Config") or {}).get("Labels") or {},
+            state.get("Pid"),
         )
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise Failed(f"docker inspect gave no usable answer: {error}") from None
@@ -64,6 +67,13 @@ def remove(name):
 def kill(name):
     """End a container at once; nothing where it does not run. Raises Failed where Docker does not answer."""
     child.run(["docker", "kill", name], SECONDS)
+
+
+def stop(name):
+    """Ask a container to stop and wait; nothing where there is none. Raises Failed."""
+    found = child.run(["docker", "stop", "--time", str(STOP_SECONDS), name], STOP_SECONDS + SECONDS)
+    if found.status and "no such" not in found.errors.lower():
+        raise Failed(f"docker stop: {found.errors.strip()}")
 
 
 def stop_for_good(name, drain):

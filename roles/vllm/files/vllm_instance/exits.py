@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import signal
 
-from . import decisions, exposition, systemd, turns, vllm_log
+from . import decisions, docker, exposition, systemd, turns, vllm_log
 from .definition import read
 from .host import ERROR, WARNING, Failed
 from .state import Store
 
 REFUSED = 78
+NOT_YET = 75  # EX_TEMPFAIL
 KILLED = 128 + signal.SIGKILL
 LOG_LINES = 2000
 LATE_LOG_SECONDS = 1
@@ -43,7 +44,7 @@ def exited(host, name, environment):
     """ExecStopPost of an instance's unit: systemd tells in the environment how it ended. Never raises, for a stop must not fail of it."""
     try:
         turns.over(host, name)
-        if environment.get("EXIT_STATUS") != str(REFUSED):
+        if environment.get("EXIT_STATUS") not in (str(REFUSED), str(NOT_YET)):
             _exited(host, name, environment)
         exposition.write(host, down=name)
     except Exception as error:  # pylint: disable=broad-except
@@ -53,6 +54,9 @@ def exited(host, name, environment):
 def _exited(host, name, environment):
     definition = read(host, name)
     asked = _asked(host, definition, environment)
+    if not asked and _goes_on(definition):
+        host.say(name, "Docker has dropped its client, not its container: systemd finds it again", WARNING)
+        return
     log = "" if asked else _log(host, name, environment.get("INVOCATION_ID"))
     with Store(host, name).change() as state:
         if state["status"] == "quarantined":
@@ -71,6 +75,17 @@ def _asked(host, definition, environment):
     except Failed as problem:
         host.say(definition.name, f"cannot tell whether the stop was asked for: {problem}", ERROR)
         return environment.get("SERVICE_RESULT") == "success"
+
+
+def _goes_on(definition):
+    """Whether only the client of a container has ended. A Docker that does not answer is the reason rather than the engine."""
+    if definition.runtime != "container":
+        return False
+    try:
+        found = docker.inspect(definition.container)
+    except Failed:
+        return True
+    return bool(found and found.running)
 
 
 def _log(host, name, invocation):

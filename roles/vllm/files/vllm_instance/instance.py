@@ -7,16 +7,24 @@ from __future__ import annotations
 import contextlib
 import os
 
-from . import child, decisions, docker, files, seen, turns
+from . import child, decisions, docker, drain, files, seen, turns
+from .definition import LABEL
 from .host import WARNING, Failed
 from .state import Store
 
 # The watchdog may be taking evidence of a hang.
 WORK_SECONDS = 300
+# An engine of Docker's own that is just starting.
+DOCKER_SECONDS = 60
+POLL_SECONDS = 2
 
 
 class Refused(Failed):
     """The instance is not to be started."""
+
+
+class NotYet(Failed):
+    """The instance cannot be started now, through no fault of its own."""
 
 
 def check_released(definition, state):
@@ -39,7 +47,7 @@ def working(host, definition, patience=WORK_SECONDS):
 def run(host, definition):
     """Start an instance in its turn. Returns for a container that Docker supervises; otherwise this process becomes the engine.
 
-    Raises Refused and Failed.
+    Raises Refused, NotYet and Failed.
     """
     with working(host, definition) as held:
         if not held:
@@ -49,7 +57,10 @@ def run(host, definition):
 
 def start(host, definition):
     """As run, for who holds `working`."""
-    check_released(definition, Store(host, definition.name).read())
+    state = Store(host, definition.name).read()
+    check_released(definition, state)
+    if definition.runtime == "container" and not definition.supervised_by_docker:
+        _adopt(host, definition, state)
     turns.take(host, definition)
     with Store(host, definition.name).change() as state:
         # It may have been quarantined, or have got another rung, while it waited.
@@ -60,14 +71,63 @@ def start(host, definition):
         host.say(definition.name, f"starts on {decisions.describe_rung(definition, definition.rung(state))}{remedy}", WARNING)
     if definition.supervised_by_docker:
         create(host, definition, state)
+        _note_running(host, definition)
         return
     if definition.runtime == "container":
         _remove_leftover(host, definition)
-    command = definition.full_command(state)
+    _note_running(host, definition)
+    _become(definition.full_command(state))
+
+
+def _become(command):
     try:
         os.execvp(command[0], command)
     except OSError as error:
         raise Failed(f"{command[0]} cannot be started: {error.strerror}") from None
+
+
+def _note_running(host, definition):
+    """Which generation was started: the next run of site.yml sees by it whether files were written that no engine has read."""
+    try:
+        files.write(host.run(definition.name + ".running"), (definition.directory / "generation").read_text(encoding="utf-8"))
+    except OSError as error:
+        host.say(definition.name, f"the generation that runs cannot be noted ({error}): the next run of site.yml may start it once more", WARNING)
+
+
+def _adopt(host, definition, state):
+    """Become the client of a container that outlived its last one: with live-restore engines go on while Docker restarts. Raises NotYet."""
+    found = _container(host, definition)
+    if not found or not found.running or found.labels.get(LABEL) != definition.identity(state):
+        return
+    host.say(definition.name, "its container has gone on meanwhile and is kept")
+    _become(["docker", "attach", "--no-stdin", definition.container])
+
+
+def _container(host, definition):
+    """The instance's container, None where there is none; a Docker that is just starting is waited for. Raises NotYet."""
+    end = host.monotonic() + DOCKER_SECONDS
+    while True:
+        try:
+            return docker.inspect(definition.container)
+        except Failed as problem:
+            if host.monotonic() >= end:
+                raise NotYet(f"Docker does not answer ({problem}): see journalctl --unit docker. It is tried again") from None
+        host.sleep(POLL_SECONDS)
+
+
+def stop(host, definition, environment):
+    """Let the requests end, and stop: ExecStop of an instance's unit, and the playbook for what Docker supervises. Raises Failed.
+
+    Where a unit's client has ended by itself (systemd names no MAINPID then), its container may have gone on, and is left alone.
+    """
+    if definition.supervised_by_docker:
+        with Store(host, definition.name).change() as state:
+            state["status"] = "stopped"
+    elif not environment.get("MAINPID"):
+        return
+    drain.drain(host, definition)
+    if definition.runtime == "container":
+        docker.stop(definition.container)
 
 
 def create(host, definition, state):

@@ -7,13 +7,16 @@ from __future__ import annotations
 import contextlib
 import os
 
-from . import decisions, exposition, instance, systemd
+from . import decisions, drain, exposition, instance, systemd
 from .host import Failed
 from .state import Store, record
 
 
-def reset(host, definition, rung, tell=print):
-    """Go to a rung, by default the plan's first choice, and restart if that changes what runs. tell: hears what is done. Raises Failed."""
+def reset(host, definition, rung, tell=print, start=True):
+    """Go to a rung, by default the plan's first choice, and restart if that changes what runs. tell: hears what is done. Raises Failed.
+
+    start: false for who has replaced what runs and starts it: a quarantine ends with what was in it.
+    """
     _need_root(host, definition, "reset")
     if not 0 <= rung < len(definition.rungs):
         raise Failed(f"{definition.name} has the rungs 0 to {len(definition.rungs) - 1}, and no {rung}")
@@ -28,9 +31,13 @@ def reset(host, definition, rung, tell=print):
             same = before == definition.argv(state)
             wanted = decisions.describe_rung(definition, rung)
             message = f"stays on {wanted}" if same else f"from rung {was} to {wanted}"
-            record(state, host, "reset", "command", message)
+            if not start:
+                state["status"], state["quarantine"] = "running", None
+            record(state, host, "reset", "command" if start else "change", message)
         tell(f"{definition.name}: {message}.")
         exposition.write(host)
+        if not start:
+            return
         if state["status"] == "quarantined":
             tell(f"It is in quarantine and stays stopped: vllm-instance release {definition.name} starts it.")
         elif same:
@@ -71,6 +78,8 @@ def _working(host, definition):
 
 def _start(host, definition, verb):
     if definition.supervised_by_docker:
+        if verb == "restart":
+            drain.drain(host, definition)
         instance.start(host, definition)
         return
     # A unit that was refused too often is not started before this.

@@ -30,7 +30,7 @@ def engine(tmp_path):
 
         def do_GET(self):
             body = json.dumps(answers.get(self.path, {"message": "No such image"})).encode()
-            self.send_response(200 if self.path in answers else 404)
+            self.send_response(200 if self.path in answers else 400 if self.path.endswith("@/json") else 404)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -61,6 +61,12 @@ def test_an_engine(engine):
         "running_containers": 2,
         "images": {"vllm/vllm-openai:v0.8.5": "sha256:6cf9", "other@sha256:00": None},
     }
+
+
+def test_one_reference_that_is_none_hides_nothing_else(engine):
+    found, problem = docker_socket.describe(engine[0], ["vllm/vllm-openai@", "vllm/vllm-openai:v0.8.5"])
+    assert problem is None
+    assert found["images"] == {"vllm/vllm-openai@": None, "vllm/vllm-openai:v0.8.5": "sha256:6cf9"}
 
 
 def test_an_engine_without_cdi(engine):

@@ -426,10 +426,17 @@ def test_a_container_that_the_kernel_killed(ready, engine, docker):
     assert [cause["code"] for cause in ready(engine, container="vllm-coder")["causes"]] == ["host_memory"]
 
 
-def test_a_container_that_is_not_there(ready, engine, program):
+def test_a_container_that_is_not_there(ready, engine, program, monkeypatch):
+    monkeypatch.setattr(vllm_ready, "GONE_SECONDS", 0)
     program("docker", "echo 'Error response from daemon: No such container: vllm-coder' >&2; exit 1\n")
     result = ready(engine, container="vllm-coder", timeout=60)
     assert result["msg"] == "The container vllm-coder is not there: check the name, or deploy the instance."
+
+
+def test_a_container_that_is_being_created_anew_is_waited_for(ready, engine, program):
+    """The watchdog removes a container to create it on the next step of its ladder."""
+    program("docker", "echo 'Error response from daemon: No such container: vllm-coder' >&2; exit 1\n")
+    assert ready(engine, container="vllm-coder")["answer"] == "Hello there."
 
 
 def test_docker_does_not_answer(ready, engine, program):

@@ -147,6 +147,7 @@ class Machine:
             program = self.bin / name
             program.write_text(FAKE)
             program.chmod(0o755)
+        self.answer("docker inspect", "", 1, "Error: No such container")
 
     def answer(self, beginning, output="", status=0, errors=""):
         """From now on a command that begins with these words answers so. Longer beginnings go first."""
@@ -185,6 +186,7 @@ class Machine:
         directory = self.host.etc(name)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "definition.json").write_text(json.dumps(document))
+        (directory / "generation").write_text("7\n")
         return definitions.read(self.host, name)
 
     def state(self, name="coder"):

@@ -107,12 +107,23 @@ def test_only_root_gives_orders(machine, monkeypatch):
     assert machine.state()["rung"] == 1
 
 
+def test_who_has_replaced_what_runs_starts_it_himself(machine):
+    machine.define()
+    machine.set_state(rung=2, status="quarantined", quarantine={"time": "T", "reason": "oom", "message": "m", "evidence": None})
+    assert machine.program("reset", "coder", "--no-start").returncode == 0
+    state = machine.state()
+    assert (state["rung"], state["status"], state["quarantine"]) == (0, "running", None)
+    assert machine.events()[-1] == ("reset", "change")
+    assert not machine.calls("systemctl")
+
+
 def test_command_prints_what_would_run(machine):
-    machine.define(command=["docker", "run", "--label", "a b", "engine"])
+    coder = machine.define(command=["docker", "run", "--label", "a b", "engine"])
     machine.set_state(rung=1)
     text = machine.program("command", "coder").stdout
-    assert text == "docker run --label 'a b' engine --model /model --max-num-seqs 32\n"
-    assert shlex.split(text)[3] == "a b"
+    identity = coder.identity(machine.state())
+    assert text == f"docker run --label=gpuhosts.command={identity} --label 'a b' engine --model /model --max-num-seqs 32\n"
+    assert shlex.split(text)[4] == "a b"
     machine.define(supervisor="compose", command=["docker", "compose", "--file", "compose.yaml"])
     assert machine.program("command", "coder").stdout.splitlines()[1] == "# the engine's arguments: --model /model --max-num-seqs 32"
     assert machine.calls() == []

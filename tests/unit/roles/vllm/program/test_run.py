@@ -28,15 +28,55 @@ def test_the_process_becomes_the_engine_of_the_first_rung(machine):
     machine.answer("docker run", "engine output\n", 3)
     ended = machine.program("run", "coder")
     assert (ended.returncode, ended.stdout) == (3, "engine output\n"), "what the engine says and ends with is the unit's own"
-    assert machine.calls()[-1] == "docker run --rm --name vllm-coder engine@sha256:1 --model /model --max-num-seqs 64"
+    words = machine.calls()[-1].split()
+    assert words[2].startswith("--label=gpuhosts.command=")
+    assert words[:2] + words[3:] == "docker run --rm --name vllm-coder engine@sha256:1 --model /model --max-num-seqs 64".split()
     assert machine.state()["status"] == "running"
 
 
 def test_a_left_over_container_goes_first(machine, start):
     start(machine.define())
-    assert machine.calls() == ["docker rm --force vllm-coder"]
+    assert machine.calls() == ["docker inspect --type container vllm-coder", "docker rm --force vllm-coder"]
     machine.answer("docker rm", status=1, errors="Cannot connect to the Docker daemon\n")
     assert start(machine.define()), "docker run will say it better"
+
+
+def running(machine, **labels):
+    """The answer of docker inspect about a container that runs."""
+    state = {"Status": "running", "Running": True, "Restarting": False, "StartedAt": "T", "ExitCode": 0, "Error": "", "Pid": 77}
+    policy = {"RestartPolicy": {"Name": "no"}}
+    found = {"Id": "1", "State": state, "RestartCount": 0, "HostConfig": policy, "Config": {"Labels": labels}}
+    machine.answer("docker inspect --type container vllm-coder", json.dumps([found]))
+
+
+def test_a_container_that_outlived_its_client_is_kept(machine, start):
+    """With live-restore engines go on while Docker restarts."""
+    coder = machine.define()
+    running(machine, **{"gpuhosts.command": coder.identity(machine.state())})
+    assert start(coder) == ["docker", "attach", "--no-stdin", "vllm-coder"]
+
+
+def test_a_container_of_another_command_is_not_kept(machine, start):
+    coder = machine.define()
+    running(machine, **{"gpuhosts.command": coder.identity(machine.state())})
+    machine.set_state(rung=1)
+    assert start(coder)[:2] == ["docker", "run"]
+    assert machine.calls("docker rm") == ["docker rm --force vllm-coder"]
+
+
+def test_a_docker_that_does_not_answer_is_waited_for_and_is_no_failure_of_the_engine(machine, start):
+    machine.answer("docker inspect", "", 1, "Cannot connect to the Docker daemon")
+    coder = machine.define()
+    with pytest.raises(instance.NotYet, match="Docker does not answer .* see journalctl --unit docker"):
+        start(coder)
+    assert len(machine.calls("docker inspect")) > 5
+    machine.program("exited", "coder", SERVICE_RESULT="exit-code", EXIT_CODE="exited", EXIT_STATUS="75")
+    assert machine.state()["history"] == []
+
+
+def test_what_was_started_is_noted(machine, start):
+    start(machine.define())
+    assert machine.host.run("coder.running").read_text() == "7\n"
 
 
 def test_the_rung_and_the_remedy_of_the_state_are_started(machine, start, capsys):
@@ -231,7 +271,7 @@ def test_two_that_start_at_once_do_not_start_together(machine):
     script = machine.bin / "docker"
     script.write_text(
         "#!/bin/sh\n"
-        '[ "$1" = run ] || exit 0\n'
+        '[ "$1" = inspect ] && { echo "Error: No such container" >&2; exit 1; }\n[ "$1" = run ] || exit 0\n'
         f'if mkdir {machine.root}/card 2> /dev/null; then sleep 0.3; rmdir {machine.root}/card; else echo together; fi\n'
     )  # fmt: skip
     command = [os.sys.executable, "-I", "-B", os.path.dirname(docker.__file__), "--root", str(machine.root), "run"]
