@@ -43,6 +43,7 @@ test: lint sanity molecule unit  ## Every check that CI runs
 
 .PHONY: test-full
 test-full: export PYTEST_ADDOPTS := $(PYTEST_ADDOPTS) -m ''
+test-full: SLOW_SCENARIOS :=
 test-full: test  ## The same, and what is slow or rare
 
 .PHONY: lint
@@ -54,9 +55,11 @@ lint: $(VENV)/.dev  ## yamllint and ansible-lint, profile production
 sanity: $(VENV)/.dev  ## ansible-test sanity
 	tests/sanity/run
 
+# Builds two more engines.
+SLOW_SCENARIOS := lanes
 .PHONY: molecule
 molecule: $(VENV)/.dev  ## The lab from bare to serving: check, converge, idempotence, verify
-	molecule test --all
+	molecule test --all $(addprefix --exclude ,$(SLOW_SCENARIOS))
 
 .PHONY: unit
 unit: $(VENV)/.dev  ## Unit tests, and the lab's answers to bad input

@@ -9,18 +9,24 @@ import subprocess
 CHECKOUT = pathlib.Path(__file__).parents[1]
 
 
-def play(playbook, *arguments, host=None, inventories=("inventories/lab",), prefix=(), timeout=600, **environment):
-    """Run a playbook of the checkout; returns its exit status and all it printed, every run of white space as one space.
+def command(playbook, *arguments, host=None, inventories=("inventories/lab",), prefix=(), **environment):
+    """What subprocess needs to run a playbook of the checkout: (arguments, keyword arguments).
 
     host: the only host it runs on. prefix: a command that runs it, as in unshare(1). environment: variables that differ from this process'.
-    The result is printed as YAML, which breaks long lines: compare words.
     """
-    command = [*prefix, "ansible-playbook", str(playbook), *(f"--inventory={path}" for path in inventories)]
-    command += [f"--limit={host}"] if host else []
+    words = [*prefix, "ansible-playbook", str(playbook), *(f"--inventory={path}" for path in inventories)]
+    words += [f"--limit={host}"] if host else []
     settings = {"PWD": str(CHECKOUT), "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "1000"}
-    result = subprocess.run(
-        [*command, *arguments], cwd=CHECKOUT, env=os.environ | settings | environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    return [*words, *arguments], {"cwd": CHECKOUT, "env": os.environ | settings | environment, "text": True}
+
+
+def play(playbook, *arguments, timeout=600, **more):
+    """Run a playbook of the checkout; returns its exit status and all it printed, every run of white space as one space.
+
+    more: see `command`. The result is printed as YAML, which breaks long lines: compare words.
+    """
+    words, settings = command(playbook, *arguments, **more)
+    result = subprocess.run(words, capture_output=True, timeout=timeout, check=False, **settings)
     return result.returncode, " ".join((result.stdout + result.stderr).split())
 
 
@@ -63,6 +69,10 @@ class Machine:
     def reboot(self):
         """Switch the machine off and on, and wait for its units."""
         subprocess.run(["docker", "restart", self.container], check=True, capture_output=True)
+        self.wait_for_units()
+
+    def wait_for_units(self):
+        """Wait until the machine has booted."""
         # Until systemd answers on its socket it says "offline" without waiting.
         self.run("until [[ $(systemctl is-system-running --wait 2>&1) =~ ^(running|degraded)$ ]]; do sleep 0.2; done")
 

@@ -46,7 +46,7 @@ def test_a_newer_driver_in_the_repository_is_not_a_candidate(host):
     assert "Candidate: 570.153.02-1" in policy
 
 
-@pytest.mark.parametrize("unit", ["docker", "nvidia-persistenced", "vllm-coder"])
+@pytest.mark.parametrize("unit", ["docker", "nvidia-persistenced", "vllm-coder", "vllm-watchdog"])
 def test_units_run_now_and_at_boot(host, unit):
     assert host.service(unit).is_running
     assert host.service(unit).is_enabled
@@ -77,7 +77,8 @@ def test_docker_has_our_keys(host):
 @pytest.mark.parametrize(
     "path, mode",
     [
-        ("/etc/default/vllm-coder", 0o600),
+        ("/etc/vllm/coder/environment", 0o600),
+        ("/etc/vllm/coder/definition.json", 0o644),
         ("/etc/systemd/system/vllm-coder.service", 0o644),
         ("/etc/docker/daemon.json", 0o644),
         ("/etc/apt/keyrings/nvidia-cuda.asc", 0o644),

@@ -12,7 +12,7 @@ def test_measured_starts_correct_the_next_plan(tmp_path):
     assert status == 0, output
     entries = json.loads(path.read_text())
     assert {(entry["model"], entry["version"]) for entry in entries} == {("gpuhosts-lab/tiny-qwen3", "0.8.5")}
-    assert all(entry["weights"] and entry["predicted"]["weights"] for entry in entries)
+    assert all(entry["kv_cache"] and entry["predicted"]["weights"] for entry in entries)
 
     # Hosts of one kind measure the same, so that a second run has nothing to add.
     status, output = play("playbooks/ledger.yml", *arguments)
