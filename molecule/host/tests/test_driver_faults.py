@@ -12,6 +12,10 @@ REBOOT = "--extra-vars=nvidia_driver_reboot=true"
 NOTES = "/var/lib/vllm-fault"
 
 
+# Ten minutes of breaking and mending: make test-full.
+pytestmark = pytest.mark.slow
+
+
 class Engine:
     """A unit that a driver's replacement has to stop and to start again; it notes each time when, and which driver is installed."""
 
