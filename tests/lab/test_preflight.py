@@ -118,7 +118,8 @@ def test_a_plan_that_is_refused(preflight):
     models = {"Qwen/Qwen3-32B": LARGE}
     status, output, report = preflight(gpuhosts_hardware={"gpus": CARDS}, gpuhosts_models=models, vllm_instances=instance(tensor_parallel_size=4))
     assert status != 0
-    assert codes(report) == ["weights_over_card"]
+    # Whether 65 GB of weights have room on the disk is up to the machine that the test runs on.
+    assert [code for code in codes(report) if code != "disk"] == ["weights_over_card"]
     assert "gpu01: Instance 'coder': " in output
     assert report["problems"][0]["message"] in output
     assert "Nothing was changed on any host." in output
