@@ -125,6 +125,11 @@ def read(config, tensor_bytes=None) -> Model:
     family = FAMILIES.get(architecture)
     if family is None:
         raise PlanRefused(problems)
+    kind = config.get("model_type")
+    if kind is not None and not isinstance(kind, str):
+        problems.append(
+            Problem("invalid_model_value", "config.json has a model_type that is no text.", "Take the config.json of the checkpoint itself, unchanged.")
+        )
     text = _text(config)
     if family.multimodal:
         family = _text_family(text, family)

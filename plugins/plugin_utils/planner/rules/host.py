@@ -81,6 +81,23 @@ def ranks_over_cards(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+def device_not_nvidia(f: Facts) -> Problem | None:
+    """config.py DeviceConfig takes what it is told; the image has kernels for NVIDIA cards only."""
+    device = f.option("device")
+    if device in (None, "auto", "cuda"):
+        return None
+    return Problem("device_not_nvidia", f"device is {device}, and the host's cards are NVIDIA's.", "Remove device.")
+
+
+@RULES.refusal
+def nsight_without_ray(f: Facts) -> Problem | None:
+    """config.py ParallelConfig._verify_args."""
+    if not f.option("ray_workers_use_nsight") or f.option("distributed_executor_backend") == "ray":
+        return None
+    return Problem("nsight_without_ray", "ray_workers_use_nsight is true, and the workers do not run with Ray.", "Remove ray_workers_use_nsight.")
+
+
+@RULES.refusal
 def external_launcher(f: Facts) -> Problem | None:
     """executor/uniproc_executor.py ExecutorWithExternalLauncher: torchrun starts every rank, each with its own engine; 0.8.5 wants a seed, too."""
     if f.option("distributed_executor_backend") != "external_launcher":

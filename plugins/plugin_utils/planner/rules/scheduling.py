@@ -47,6 +47,15 @@ def chunks_not_for_pooling(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+def prompt_adapters_without_length(f: Facts) -> Problem | None:
+    """config.py PromptAdapterConfig.__post_init__."""
+    if not f.option("enable_prompt_adapter") or (f.option("max_prompt_adapter_token") != 0 and f.option("max_prompt_adapters") >= 1):
+        return None
+    message = "enable_prompt_adapter is true, and max_prompt_adapter_token is missing, or max_prompt_adapters is below 1."
+    return Problem("prompt_adapters_without_length", message, "Set max_prompt_adapter_token to the number of tokens of the longest prompt adapter.")
+
+
+@RULES.refusal
 def adapters_without_offload(f: Facts) -> Problem | None:
     """config.py LoRAConfig.verify_with_cache_config."""
     if f.core != "V0" or not f.option("enable_lora") or not f.option("cpu_offload_gb"):

@@ -280,3 +280,11 @@ def test_every_shape_of_the_ground_truth_can_be_read():
             config = {**record, "architectures": [record["architecture"]], "quantization_config": None, "vision_config": None}
             config |= (record.get("moe") or {}) | (record.get("mla") or {})
             assert model.read(config).hidden == record["hidden_size"], name
+
+
+@pytest.mark.parametrize("kind", [["llama"], {}, 3, True])
+def test_a_model_type_that_is_no_text_is_refused(kind):
+    """Later engines look it up among those that cannot run in float16: a list was a traceback."""
+    with pytest.raises(problem.PlanRefused) as refused:
+        model.read({**LLAMA, "model_type": kind})
+    assert [each.code for each in refused.value.problems] == ["invalid_model_value"]

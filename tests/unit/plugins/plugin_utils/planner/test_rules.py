@@ -50,6 +50,15 @@ RULES = {
     "image_wants_newer_driver": (case(version="0.19.1", driver="570.133.20"), case(version="0.19.1", driver="580.65.06")),
     "capability_too_low!": (case(version="0.33.0", capability=(7, 0)), case(capability=(7, 0))),
     "ranks_over_cards!": (case({"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, cards=4), case({"tensor_parallel_size": 4}, cards=4)),
+    "device_not_nvidia!": (case({"device": "neuron"}), case({"device": "cuda"})),
+    "nsight_without_ray!": (
+        case({"ray_workers_use_nsight": True}),
+        case({"ray_workers_use_nsight": True, "distributed_executor_backend": "ray"}),
+    ),
+    "prompt_adapters_without_length!": (
+        case({"enable_prompt_adapter": True}),
+        case({"enable_prompt_adapter": True, "max_prompt_adapter_token": 16}),
+    ),
     "one_process_for_many_ranks!": (
         case({"distributed_executor_backend": "uni", "tensor_parallel_size": 2}),
         case({"distributed_executor_backend": "uni", "tensor_parallel_size": 1}),
