@@ -226,7 +226,7 @@ def test_another_engine_is_not_replaced_unasked(docker_engine, on, new):
 
 
 def test_dockers_own_packages_are_pinned(docker_engine, on, new):
-    """What would be done with consent; the lab has no docker-ce to install."""
+    """What check mode says would be done with consent."""
     family, suite = on(new).out(". /etc/os-release; echo $ID $VERSION_CODENAME").split()
     status, output, dummy = docker_engine(new, "--check", "--diff", source="docker", replace=True)
     assert status == 0
