@@ -8,9 +8,6 @@ import time
 import lab_play
 import pytest
 
-# Ten minutes of breaking and mending: make test-full.
-pytestmark = pytest.mark.slow
-
 LAB = os.environ["LAB_NAME"]
 FILE = "/etc/docker/daemon.json"
 NODE = "nvidia-smi --list-gpus"
@@ -168,6 +165,7 @@ def test_invalid_json_is_refused_before_any_change(docker_engine, on, new):
     machine.write(FILE, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "why"),
     [
@@ -186,6 +184,7 @@ def test_what_the_engine_refuses_beforehand_changes_nothing(docker_engine, on, n
     assert docker_engine(new)[2] == 0
 
 
+@pytest.mark.slow
 def test_what_only_a_start_refuses_is_put_back(docker_engine, on, serving, old, new):
     """A setting that is also a flag of the unit: dockerd --validate is content with it, the engine is not."""
     machines = {host: (on(host), serving(host), on(host).out(f"cat {FILE}")) for host in (old, new)}
@@ -203,6 +202,7 @@ def test_what_only_a_start_refuses_is_put_back(docker_engine, on, serving, old, 
     assert docker_engine(None)[2] == {0}
 
 
+@pytest.mark.slow
 def test_what_a_reload_refuses_is_put_back(docker_engine, on, serving, new):
     machine, container = on(new), serving(new)
     before, pid = machine.out(f"cat {FILE}"), engine_pid(machine)
@@ -225,6 +225,7 @@ def test_another_engine_is_not_replaced_unasked(docker_engine, on, new):
     ) in output
 
 
+@pytest.mark.slow
 def test_dockers_own_packages_are_pinned(docker_engine, on, new):
     """What check mode says would be done with consent."""
     family, suite = on(new).out(". /etc/os-release; echo $ID $VERSION_CODENAME").split()
@@ -316,6 +317,7 @@ def test_data_root_and_address_pools(docker_engine, on, new):
 # ---- what serves goes on serving ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mended")
 def test_reloadable_settings_interrupt_nothing(docker_engine, on, serving, old, new):
     containers = {host: serving(host) for host in (old, new)}
@@ -360,6 +362,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_description_that_is_gone_or_not_the_hosts_is_made_anew(container_toolkit, described, on, old, new, damage):
     for host in (old, new):
@@ -371,6 +374,7 @@ def test_a_description_that_is_gone_or_not_the_hosts_is_made_anew(container_tool
     assert output.partition("Compare them with the host's")[2].count("ok: [gpu0") >= 2, "a proof is due after a new description"
 
 
+@pytest.mark.slow
 def test_a_driver_that_does_not_answer_is_not_described(container_toolkit, on, new, fault):
     on(new).run("rm /etc/cdi/nvidia.yaml")
     fault(new, "mismatch")
@@ -381,6 +385,7 @@ def test_a_driver_that_does_not_answer_is_not_described(container_toolkit, on, n
     assert container_toolkit(new)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_proof_that_fails_says_what_docker_said(container_toolkit, new):
     status, output, changed = container_toolkit(new, proof_image="vllm/vllm-openai:nothing")
     assert status != 0
@@ -390,6 +395,7 @@ def test_a_proof_that_fails_says_what_docker_said(container_toolkit, new):
     assert container_toolkit(new)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_converged_host_costs_little(play_role):
     """The recap's `ok` without the two tasks that stand for the rest of the host layer: the include, and one gpu_facts."""
     for role, most in {"docker_engine": 3, "nvidia_container_toolkit": 2}.items():

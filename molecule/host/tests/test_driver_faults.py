@@ -12,10 +12,6 @@ REBOOT = "--extra-vars=nvidia_driver_reboot=true"
 NOTES = "/var/lib/vllm-fault"
 
 
-# Ten minutes of breaking and mending: make test-full.
-pytestmark = pytest.mark.slow
-
-
 class Engine:
     """A unit that a driver's replacement has to stop and to start again; it notes each time when, and which driver is installed."""
 
@@ -179,6 +175,7 @@ def test_a_reboot_that_comes_back_with_the_wrong_version(play_role, engines, on,
         assert on(host).out("systemctl is-active vllm-fault") == "active"
 
 
+@pytest.mark.slow
 def test_another_branch_and_kernel_module_without_a_reboot(play_role, refused, engines, on, old):
     """Installed now, rebooted by hand: the engine is left alone. Then back, with the role's own reboot."""
     arguments = [f"--extra-vars=nvidia_driver_version={BRANCH}", "--extra-vars=nvidia_driver_kernel_module=proprietary"]
@@ -235,6 +232,7 @@ def test_secure_boot_with_a_key_that_is_not_enrolled(play_role, refused, on, old
     assert running(on, old) == VERSION
 
 
+@pytest.mark.slow
 def test_a_kernel_without_its_module(play_role, on, old):
     """As after an upgrade of the kernel whose headers were not there: the loaded driver is fine and the next boot's is missing."""
     on(old).run("/usr/lib/gpuhosts-lab/module clean; dpkg --remove linux-headers-$(uname -r)")
