@@ -52,7 +52,10 @@ options:
     description: The generation to restore.
     type: int
   without_generation:
-    description: What O(state=restored) does where no generation can be restored. V(refused), it fails and changes nothing; V(stopped), the instance is stopped.
+    description:
+      - What O(state=restored) does where no generation can be restored. V(refused), it fails and changes nothing. V(stopped), the instance is stopped.
+      - V(stopped) is for who has failed to put a new generation in force. Where that never came so far, and what is installed was proved, that is
+        started again.
     type: str
     choices: [refused, stopped]
     default: refused
@@ -278,7 +281,12 @@ def restored(module, store):
     """Put an earlier generation in force, or stop the instance where there is none."""
     before, number, asked = store.current(), store.generation(), module.params["generation"]
     record = store.record(number) if number else None
-    target = store.record(asked) if asked else store.last_proved((record or {}).get("fingerprint"))
+    if asked:
+        target = store.record(asked)
+    elif record and record["status"] == vllm_store.PROVED and module.params["without_generation"] == "stopped":
+        target = record
+    else:
+        target = store.last_proved((record or {}).get("fingerprint"))
     after = store.kept(target["number"]) if target else None
     if after is None and (asked or module.params["without_generation"] == "refused"):
         what = f"no generation {asked}" if asked else "no other generation that answered"

@@ -188,6 +188,21 @@ def test_the_first_configuration_has_nothing_to_go_back_to(host):
     assert host.difference(make()) == "stopped"
 
 
+def test_a_change_that_failed_before_its_files_were_there_goes_back_to_what_is_installed(host, monkeypatch):
+    host.serve(make(argv=["--older"]))
+    host.serve(make(argv=["--newer"]))
+
+    def fails(self):
+        raise vllm_supervisor.SupervisorError("systemctl stop failed (1): no output")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vllm_supervisor.Supervisor, "stop", fails)
+        assert host.set("switched", make(argv=["--newest"]))["disturbed"]
+    result = host.set("restored", without_generation="stopped", why="it could not be stopped")
+    assert result["definition"]["rungs"][0]["argv"] == ["--newer"]
+    assert host.difference(make(argv=["--newer"])) is None
+
+
 def test_a_named_generation_can_be_put_back(host):
     for argv in (["--one"], ["--two"], ["--three"]):
         host.serve(make(argv=argv))
