@@ -128,7 +128,7 @@ def activation(model: Model, settings: Settings, sm: int, stage: int = 0, sample
     vllm 0.8.5 worker/model_runner.py GPUModelRunnerBase._dummy_run: max_num_seqs prompts of max_num_batched_tokens tokens in all, without a
     cache, sampled with top-k and top-p. Moments are added up from the lifetimes of the tensors in the model classes' forward functions.
     """
-    size, name = _layers_peak(model, settings, sm, stage)
+    size, name = _layers_peak(model, settings._replace(**NO_MATTER_TO_LAYERS), sm, stage)
     if stage == settings.pipeline_parallel_size - 1:
         # The hidden states of all tokens are alive, and so are those that the stage was handed.
         held = model.hidden * settings.activation_bytes * settings.max_num_batched_tokens * (2 if stage else 1)
@@ -139,6 +139,10 @@ def activation(model: Model, settings: Settings, sm: int, stage: int = 0, sample
             size, name = held + last, "sampler"
     # Token numbers, positions and slots are 64-bit numbers.
     return size + settings.max_num_batched_tokens * 24 + cublas_workspace(sm), name
+
+
+# One key in the cache for all values of what solvers vary and layers do not depend on.
+NO_MATTER_TO_LAYERS = {"max_model_len": 0, "max_num_seqs": 0, "gpu_memory_utilization": 0.0, "enforce_eager": False, "enable_chunked_prefill": False}
 
 
 @functools.lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import lanes, options
 from .model import Model
@@ -18,17 +18,24 @@ LONG_CONTEXT = 32768  # engine/arg_utils.py, _set_default_args_v0
 BATCHED_TOKENS, BATCHED_TOKENS_MULTIMODAL = 2048, 5120  # config.py
 BATCHED_TOKENS_POOLING = 32768  # config.py
 POOLING_TASKS = ("embed", "embedding", "classify", "score", "reward")  # config.py
+# What solvers vary from one option map to the next. Of Facts only option, given, max_model_len, max_num_batched_tokens, max_num_seqs and chunked
+# follow from them.
+SIZES = frozenset(
+    {
+        "max_model_len", "max_num_batched_tokens", "max_num_seqs", "max_seq_len_to_capture", "enforce_eager", "gpu_memory_utilization", "cpu_offload_gb",
+    }
+)  # fmt: skip
 FLASH_HEADS_V0 = (32, 64, 96, 128, 160, 192, 224, 256)  # attention/backends/flash_attn.py
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """Everything a rule may ask for. sm: the lowest compute capability of the cards, 75 for 7.5. cards: how many the instance sees.
 
     given: the option map. option: the value of an option by its name, as it was given, the engine's default otherwise; None for one that this
     engine does not have. schema: all of its options. mla: attention is computed on the latent vectors (DeepSeek). max_model_len,
     max_num_batched_tokens, max_num_seqs, chunked, prefix, block, dtype, quantization, core and attention are what the engine makes of the
-    options; quantization is None for 16-bit weights. derived is the longest context of the model's own. memory_bytes is RAM.
+    options; quantization is None for 16-bit weights. derived is the longest context of the model's own. memory_bytes is RAM. large: the cards have
+    70 GiB or more, for which V1 has other defaults.
     """
 
     lane: lanes.Lane
@@ -49,6 +56,7 @@ class Facts:
     dtype: str
     quantization: str | None
     derived: int
+    large: bool
     max_model_len: int
     max_num_batched_tokens: int
     max_num_seqs: int
@@ -99,22 +107,9 @@ def facts(
     core = _core(lane, option, env, model, dtype, sm)
     attention = _attention(lane, option, env, model, dtype, sm, core)
     derived = _derived(lane, option, env, model, config)
-    length = _length(option("max_model_len"))
-    automatic = length == -1 and schema["max_model_len"]["type"] == "human_readable_int_or_auto"
-    length = derived if length is None or automatic else length
-    v0 = core == "V0"
-    chunked = _chunked(lane, option, env, model, length, v0)
-    prefix = option("enable_prefix_caching")
+    prefix, block, v0 = option("enable_prefix_caching"), option("block_size"), core == "V0"
     prefix = (not v0 if prefix is None else prefix) and not (v0 and model.multimodal)
     large = (card_bytes or 0) >= 70 * GIB
-    seqs, block = option("max_num_seqs"), option("block_size")
-    seqs = (1024 if large and not v0 else 256) if seqs is None else seqs
-    batched = _length(option("max_num_batched_tokens"))
-    if batched is None:
-        whole = not chunked or (option("num_scheduler_steps") or 1) > 1
-        batched = _batched(v0, version, whole, length, model, large, seqs, pools(option))
-    if version != "0.8.5" and option("max_num_seqs") is None:
-        seqs = min(seqs, batched)
     return Facts(
         lane=lane,
         given=given,
@@ -134,15 +129,36 @@ def facts(
         dtype=dtype,
         quantization=quantization_that_runs(lane, option("quantization"), model, config, sm),
         derived=derived,
-        max_model_len=length,
-        max_num_batched_tokens=batched,
-        max_num_seqs=seqs,
-        chunked=chunked,
+        large=large,
         prefix=prefix,
         block=16 if block is None else block,
         tp=option("tensor_parallel_size"),
         pp=option("pipeline_parallel_size"),
+        **_sizes(lane, option, env, model, core, derived, large),
     )
+
+
+def resized(found: Facts, given: Mapping[str, object]) -> Facts:
+    """The same for an option map that differs from found.given in SIZES alone."""
+    option = options.resolve(found.lane.version, given).get
+    sizes = _sizes(found.lane, option, found.env, found.model, found.core, found.derived, found.large)
+    return found._replace(given=given, option=option, **sizes)
+
+
+def _sizes(lane, option: Callable, env: Mapping[str, str], model: Model, core: str, derived: int, large: bool) -> dict:
+    """The fields of Facts that follow from SIZES."""
+    v0, length, seqs = core == "V0", _length(option("max_model_len")), option("max_num_seqs")
+    automatic = length == -1 and options.schema(lane.version)["max_model_len"]["type"] == "human_readable_int_or_auto"
+    length = derived if length is None or automatic else length
+    chunked = _chunked(lane, option, env, model, length, v0)
+    seqs = (1024 if large and not v0 else 256) if seqs is None else seqs
+    batched = _length(option("max_num_batched_tokens"))
+    if batched is None:
+        whole = not chunked or (option("num_scheduler_steps") or 1) > 1
+        batched = _batched(v0, lane.version, whole, length, model, large, seqs, pools(option))
+    if lane.version != "0.8.5" and option("max_num_seqs") is None:
+        seqs = min(seqs, batched)
+    return {"max_model_len": length, "max_num_batched_tokens": batched, "max_num_seqs": seqs, "chunked": chunked}
 
 
 def pools(option: Callable) -> bool:

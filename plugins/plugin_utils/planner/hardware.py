@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .instance import plain
 from .options import shown
@@ -37,8 +38,7 @@ UNEQUAL_WARNING, UNEQUAL_REFUSAL = 0.05, 0.10
 NVLINK_NAMES = re.compile(r"\b(A100|A800|H100|H800|H20|H200|B100|B200|B300|GB?H?200|V100-SXM\d|P100-SXM\d)(?!\S*PCIE)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(NamedTuple):
     """One card. total_bytes is what a program sees of it: all of its memory less what driver and firmware keep."""
 
     index: int
@@ -123,6 +123,8 @@ def reserved_estimate(total_bytes: int) -> int:
 
 def unequal(cards: tuple[Card, ...], share: float) -> Problem | None:
     """The problem that cards of one instance differ by more than that share of the largest: every rank gets as few blocks as the smallest has."""
+    if len({card.total_bytes for card in cards}) == 1:
+        return None
     smallest, largest = min(cards, key=lambda card: card.total_bytes), max(cards, key=lambda card: card.total_bytes)
     if largest.total_bytes - smallest.total_bytes <= share * largest.total_bytes:
         return None

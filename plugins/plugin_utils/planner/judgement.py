@@ -7,11 +7,11 @@ plan.py, solve.py and ladder.py all ask here, so that a plan, its alternatives a
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import calibration, hardware, instance, memory, model, options, rules, settings
+from .facts import SIZES, resized
 from .problem import PlanRefused, Problem
 
 # Nothing real is larger: a card's memory in bytes is below it, and so is every count of tokens.
@@ -26,7 +26,19 @@ SHAPELESS = frozenset(
     }
 )  # fmt: skip
 SHAPE_RULES = [rule for rule in rules.REFUSALS if rule.__name__ in SHAPELESS]
+SHAPE_RULES_OF_SIZES = [rule for rule in rules.REFUSALS_OF_SIZES if rule.__name__ in SHAPELESS]
 LATE_QUANTIZATION = ("bitsandbytes", "fp8", "ptpc_fp8")
+
+
+class lazy:
+    """A value that is worked out once, when it is first asked for: functools.cached_property, which takes a lock each time before Python 3.12."""
+
+    def __init__(self, function):
+        self.function, self.name = function, function.__name__
+
+    def __get__(self, instance, owner):
+        value = instance.__dict__[self.name] = self.function(instance)
+        return value
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class Case:
     def version(self) -> str:
         return self.instance["engine_version"]
 
-    @functools.cached_property
+    @lazy
     def capability(self) -> tuple[int, int]:
         """The lowest of the cards, (7, 5) for 7.5."""
         return min(card.capability for card in self.cards)
@@ -59,7 +71,7 @@ class Case:
         """The same as one number, 75 for 7.5."""
         return self.capability[0] * 10 + self.capability[1]
 
-    @functools.cached_property
+    @lazy
     def smallest(self) -> int:
         """Bytes of the smallest card."""
         return min(card.total_bytes for card in self.cards)
@@ -72,22 +84,28 @@ class Judgement:
     Each part is worked out when it is first asked for: most maps are candidates, of which only a size or the verdict matters. unmet: refusals
     of a plan that would run, because of what it was asked for beside its options. facts is None where the map cannot be read, settings and
     prediction where the shape of a rank is not defined.
+
+    like: a judgement that is sound and whose options differ in SIZES alone, so that only what depends on them is worked out.
     """
 
     case: Case
     options: dict
     unmet: tuple[Problem, ...] = ()
+    like: Judgement | None = None
 
-    @functools.cached_property
+    @lazy
     def unreadable(self) -> tuple[Problem, ...]:
         """What the engine's parser refuses, and numbers that no machine has."""
-        return (*options.check(self.case.version, self.options), *_absurd(self.options))
+        new = {name: self.options[name] for name in SIZES if name in self.options} if self.like else self.options
+        return (*options.check(self.case.version, new), *_absurd(new))
 
-    @functools.cached_property
+    @lazy
     def facts(self) -> rules.Facts | None:
         """What the engine makes of the options."""
         if self.unreadable:
             return None
+        if self.like:
+            return resized(self.like.facts, self.options)
         case = self.case
         return rules.facts(
             case.version,
@@ -103,21 +121,21 @@ class Judgement:
             card_bytes=case.smallest,
         )
 
-    @functools.cached_property
+    @lazy
     def impossible(self) -> tuple[Problem, ...]:
         """Numbers with which nothing else can be judged."""
         facts = self.facts
         lengths = {"max_model_len": facts.max_model_len, "max_num_batched_tokens": facts.max_num_batched_tokens}
         return tuple(_absurd(lengths)) or tuple(rules.impossible(facts))
 
-    @functools.cached_property
+    @lazy
     def settings(self) -> memory.Settings | None:
         """The options as far as memory depends on them."""
-        if self.unreadable or self.impossible or any(rule(self.facts) for rule in SHAPE_RULES):
+        if self.unreadable or self.impossible or any(rule(self.facts) for rule in (SHAPE_RULES_OF_SIZES if self.like else SHAPE_RULES)):
             return None
         return _settings(self.case, self.facts)
 
-    @functools.cached_property
+    @lazy
     def prediction(self) -> memory.Prediction | None:
         """The memory of every rank."""
         if self.settings is None:
@@ -133,7 +151,7 @@ class Judgement:
         """The cards that hold a rank."""
         return self.case.cards[: self.facts.tp * self.facts.pp]
 
-    @functools.cached_property
+    @lazy
     def _shortfalls(self) -> tuple[list[Problem], list[Problem]]:
         """The refusals and the warnings that the memory gives cause for."""
         if self.prediction is None:
@@ -141,14 +159,24 @@ class Judgement:
         lacking, tight = memory.shortfalls(self.facts.model, self.settings, self.prediction)
         return [*lacking, *_ram(self.case, self.prediction)], tight
 
-    @functools.cached_property
+    @lazy
+    def _rules(self) -> list[Problem]:
+        """The refusals of the rules."""
+        return rules.size_refusals(self.facts) if self.like else rules.refusals(self.facts)
+
+    @lazy
+    def sound(self) -> bool:
+        """Whether no rule refuses it but for its sizes."""
+        return self.settings is not None and all(problem.code in rules.CODES_OF_SIZES for problem in self._rules)
+
+    @lazy
     def refusals(self) -> tuple[Problem, ...]:
         """Why the engine cannot start or serve, or why that is not what was asked for."""
         if self.unreadable or self.impossible:
             return self.unreadable or self.impossible
-        return (*rules.refusals(self.facts), *self._unequal(hardware.UNEQUAL_REFUSAL), *self._shortfalls[0], *self.unmet)
+        return (*self._rules, *self._unequal(hardware.UNEQUAL_REFUSAL), *self._shortfalls[0], *self.unmet)
 
-    @functools.cached_property
+    @lazy
     def warnings(self) -> tuple[Problem, ...]:
         """What will be slower, hidden or otherwise than asked."""
         if self.unreadable or self.impossible:
@@ -202,9 +230,17 @@ def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> 
     return Case(full, found, found.chosen(full["gpus"]), shape, config, tuple(ledger) if isinstance(ledger, list) else (), accounting)
 
 
-def judge(case: Case, given: dict) -> Judgement:
-    """Hold an option map against the schema, the rules and the memory of the cards."""
-    return Judgement(case, given)
+def judge(case: Case, given: dict, like: Judgement | None = None) -> Judgement:
+    """Hold an option map against the schema, the rules and the memory of the cards. like: a judgement that may save some of the work."""
+    if like is None or like.case is not case or not _resizes(like.options, given) or not like.sound:
+        return Judgement(case, given)
+    # The first of a row stands for all of them, which need not be kept.
+    return Judgement(case, given, like=like.like or like)
+
+
+def _resizes(old: dict, new: dict) -> bool:
+    """Whether two option maps differ in SIZES alone. Values are the same where they are the same object: True and 1 are not."""
+    return all(name in SIZES or old.get(name) is value for name, value in new.items()) and all(name in SIZES or name in new for name in old)
 
 
 def _loaded(shape: model.Model, given: dict) -> model.Model:

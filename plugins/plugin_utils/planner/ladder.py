@@ -61,7 +61,7 @@ def ladder(case: Case, judged: Judgement) -> list[Rung]:
         changes = step(judged)
         if not changes or set(changes) - set(engine_options.schema(case.version)):
             continue
-        lower = judge(case, {**judged.options, **changes})
+        lower = judge(case, {**judged.options, **changes}, judged)
         if lower.fits and needs_less(lower, judged):
             rungs.append(Rung(reason, changes, lower))
             judged = lower

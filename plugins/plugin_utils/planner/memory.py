@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .activation import activation
 from .fitted import FITTED
@@ -42,8 +43,7 @@ class Correction:
     non_torch: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Rank:
+class Rank(NamedTuple):
     """One card's share, in bytes. kv_cache may be negative: then nothing is left. cuda_graphs lie outside the budget in V0.
 
     peak names the moment of the profiling run that needs the most: embedding, attention, mlp, experts or sampler.
@@ -60,8 +60,7 @@ class Rank:
     peak: str
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """ranks: one for each card. host_bytes: RAM that swap and offloaded weights take, over all ranks. mask: dense_mask of one card."""
 
     ranks: tuple[Rank, ...]
@@ -160,9 +159,8 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
     if len(cards) < ranks * stages:
         raise ValueError(f"{ranks} x {stages} ranks need as many cards, and there are {len(cards)}.")
     element, spans = settings.activation_bytes, stage_layers(model.layers, stages)
-    blocks = [kv_block_bytes(model, settings, last - first) for first, last in spans]
-    block_bytes = max(blocks)
-    found, offloaded = [], 0
+    sizes = [kv_block_bytes(model, settings, last - first) for first, last in spans]
+    found, offloaded, largest_mask, block_bytes = [], 0, 0, max(sizes)
     for stage, (first, last) in enumerate(spans):
         repacked = marlin(settings, cards[stage * ranks].sm)
         inner, outer = weights(model, ranks, element, stages, stage, repacked, "none")
@@ -172,30 +170,30 @@ def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
         copied = made * moved // max(1, inner)
         offloaded += (moved + copied) * ranks
         held = max(0, inner + made + outer - moved - copied + correction.weights)
-        block, graphs = blocks[stage], cuda_graphs(settings, last - first)
+        block, graphs = sizes[stage], cuda_graphs(settings, last - first)
         alike = {}
-        for rank in range(ranks):
-            card, samples = cards[stage * ranks + rank], rank == 0 or settings.core == "V1"
-            if same := alike.get((card.total_bytes, card.sm, samples)):
-                found.append(same)
-                continue
-            used, name = activation(model, settings, card.sm, stage, samples)
-            used, other = int(used * correction.activation), non_torch(settings, card.sm, stage == stages - 1, rank == 0)
-            other = max(0, other + correction.non_torch)
-            budget = int(card.total_bytes * settings.gpu_memory_utilization)
-            loaded = held + dense_mask(model, settings, card.sm)
-            left = budget - loaded - used - other - (graphs if settings.charges_graphs else 0)
-            found.append(Rank(card.total_bytes, budget, loaded, used, other, left, graphs, max(0, left // block if block else 0), name))
-            alike[card.total_bytes, card.sm, samples] = found[-1]
+        for rank, card in enumerate(cards[stage * ranks : (stage + 1) * ranks]):
+            kind = card.total_bytes, card.capability, rank == 0 or settings.core == "V1"
+            if kind not in alike:
+                used, name = activation(model, settings, card.sm, stage, samples=kind[-1])
+                used, other = int(used * correction.activation), non_torch(settings, card.sm, stage == stages - 1, rank == 0)
+                other = max(0, other + correction.non_torch)
+                budget = int(card.total_bytes * settings.gpu_memory_utilization)
+                mask = dense_mask(model, settings, card.sm)
+                largest_mask = max(largest_mask, mask)
+                left = budget - held - mask - used - other - (graphs if settings.charges_graphs else 0)
+                blocks = max(0, left // block if block else 0)
+                alike[kind] = Rank(card.total_bytes, budget, held + mask, used, other, left, graphs, blocks, name)
+            found.append(alike[kind])
     return Prediction(
         ranks=tuple(found),
         block_bytes=block_bytes,
         block_size=settings.block_size,
-        blocks=min(rank.blocks for rank in found),
+        blocks=min([rank.blocks for rank in found]),
         cpu_blocks=settings.swap_bytes // block_bytes,
         host_bytes=settings.swap_bytes * ranks * stages + offloaded,
         max_model_len=settings.max_model_len,
-        mask=max(dense_mask(model, settings, card.sm) for card in cards[: ranks * stages]),
+        mask=largest_mask,
     )
 
 

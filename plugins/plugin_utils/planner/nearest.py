@@ -51,7 +51,7 @@ def _utilization(case: Case, judged: Judgement) -> dict | None:
 
     @functools.cache
     def tried(share: float) -> Judgement:
-        return judge(case, {**judged.options, "gpu_memory_utilization": share})
+        return judge(case, {**judged.options, "gpu_memory_utilization": share}, judged)
 
     start = bisect.bisect_left(shares, True, key=lambda share: not ROOM_CODES & tried(share).codes)
     if start < len(shares) and not tried(shares[start]).fits:
@@ -78,11 +78,11 @@ def _offload(case: Case, judged: Judgement) -> dict | None:
     high = low + math.ceil(max(rank.weights for rank in judged.prediction.ranks) / memory.GIB)
     while high - low > 1:
         middle = (low + high) // 2
-        if MEMORY_CODES & judge(case, {**judged.options, "cpu_offload_gb": middle}).codes:
+        if MEMORY_CODES & judge(case, {**judged.options, "cpu_offload_gb": middle}, judged).codes:
             low = middle
         else:
             high = middle
-    return {"cpu_offload_gb": high} if judge(case, {**judged.options, "cpu_offload_gb": high}).fits else None
+    return {"cpu_offload_gb": high} if judge(case, {**judged.options, "cpu_offload_gb": high}, judged).fits else None
 
 
 def _less(case: Case, judged: Judgement) -> Iterator[dict]:
@@ -99,6 +99,6 @@ def _less(case: Case, judged: Judgement) -> Iterator[dict]:
 
 def _first(case: Case, judged: Judgement, candidates: list[dict]) -> Iterator[dict]:
     for changes in candidates:
-        if judge(case, {**judged.options, **changes}).fits:
+        if judge(case, {**judged.options, **changes}, judged).fits:
             yield changes
             return

@@ -318,6 +318,8 @@ def render(version: str, options: dict) -> list[str]:
 
 def _render(name: str, value, entry: dict) -> list[str]:
     flag = "--" + name.replace("_", "-")
+    if type(value) in (int, float) and value >= 0 and "const" not in entry:
+        return [flag, str(value)]
     if entry["type"] == "bool":
         return [flag] if value else [f"--no-{flag[2:]}"] if entry.get("negatable") else []
     write, nargs = TYPES[entry["type"]].write, entry.get("nargs")

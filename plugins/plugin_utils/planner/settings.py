@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import options as engine_options
 from .hardware import GIB, Card
@@ -15,8 +15,7 @@ MOE_CHUNK = 32768  # the engine's own VLLM_FUSED_MOE_CHUNK_SIZE
 ACTIVATION_BYTES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4}
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The engine's options as far as memory depends on them, with every default filled in; `settings` makes them from an option map.
 
     core: V0 or V1. attention: XFORMERS, FLASH_ATTN or another backend's name. dtype: the one that runs, never auto. moe_chunk: tokens that one

@@ -138,7 +138,7 @@ class Draft:
         options = {**given, **self.chosen, **changes}
         # The same options are often asked about again.
         if self.last is None or list(self.last.options.items()) != list(options.items()):
-            self.last = judge(self.case, options)
+            self.last = judge(self.case, options, self.last)
         return self.last
 
 

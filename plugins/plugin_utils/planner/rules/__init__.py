@@ -20,6 +20,8 @@ from . import attention, dtype, host, interconnect, parallel, quantization, ram,
 SUBJECTS = (host, parallel, quantization, dtype, attention, scheduling, ram, interconnect, server)
 ABSURD = [host.value_out_of_range]
 REFUSALS = [rule for subject in SUBJECTS for rule in subject.RULES.refusals]
+REFUSALS_OF_SIZES = [rule for rule in REFUSALS if hasattr(rule, "of_sizes")]
+CODES_OF_SIZES = frozenset(rule.__name__ for rule in REFUSALS_OF_SIZES)
 WARNINGS = [rule for subject in SUBJECTS for rule in subject.RULES.warnings]
 
 
@@ -45,6 +47,11 @@ def impossible(found: Facts) -> list[Problem]:
 def refusals(found: Facts) -> list[Problem]:
     """Why the engine cannot start or serve."""
     return [problem for rule in REFUSALS if (problem := rule(found))]
+
+
+def size_refusals(found: Facts) -> list[Problem]:
+    """The same of the rules that depend on facts.SIZES."""
+    return [problem for rule in REFUSALS_OF_SIZES if (problem := rule(found))]
 
 
 def warnings(found: Facts) -> list[Problem]:

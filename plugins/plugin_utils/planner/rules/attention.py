@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from .. import lanes, options
 from ..facts import Facts, forced_backend, v1_obstacles
 from ..problem import Problem
-from .subject import Subject, listed
+from .subject import Subject, listed, of_sizes
 
 XFORMERS_HEADS = (32, 64, 80, 96, 112, 120, 128, 192, 256)  # attention/ops/paged_attn.py
 XFORMERS_BLOCKS = (8, 16, 32)  # csrc/attention, the block sizes that are compiled
@@ -118,6 +118,7 @@ def block_size_without_kernel(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+@of_sizes
 def prefill_kernel_does_not_compile(f: Facts) -> Problem | None:
     """attention/ops/prefix_prefill.py, compiled for 7.5: its tiles are fixed, and a card has 64 KiB of shared memory there."""
     if f.core != "V0" or f.attention != "XFORMERS" or f.sm >= 80 or f.mla or not (f.prefix or f.chunked):

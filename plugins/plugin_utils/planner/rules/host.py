@@ -9,7 +9,7 @@ import re
 from .. import lanes
 from ..facts import Facts
 from ..problem import Problem
-from .subject import Subject, listed
+from .subject import Subject, listed, of_sizes
 
 RULES = Subject()
 
@@ -39,6 +39,7 @@ def value_out_of_range(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+@of_sizes
 def utilization_out_of_range(f: Facts) -> Problem | None:
     """config.py CacheConfig._verify_args refuses more than 1, and lets 0 and negatives through to a KV cache below nothing."""
     value = f.option("gpu_memory_utilization")

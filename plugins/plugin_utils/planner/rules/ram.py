@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ..facts import GIB, Facts
 from ..problem import Problem
-from .subject import Subject
+from .subject import Subject, of_sizes
 
 SWAP_WARNING, SWAP_REFUSAL = 0.4, 0.7  # of RAM: config.py, CacheConfig.verify_with_parallel_config
 
@@ -63,6 +63,7 @@ def kv_offloading_over_ram(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+@of_sizes
 def offload_over_ram(f: Facts) -> Problem | None:
     """Weights that go to RAM are pinned there, for each rank."""
     size = f.option("cpu_offload_gb") or 0

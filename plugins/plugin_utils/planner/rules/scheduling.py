@@ -7,12 +7,13 @@ from __future__ import annotations
 from ..facts import BATCHED_TOKENS, LONG_CONTEXT, Facts, rope_kind
 from ..options import shown
 from ..problem import Problem
-from .subject import Subject, listed
+from .subject import Subject, listed, of_sizes
 
 RULES = Subject()
 
 
 @RULES.refusal
+@of_sizes
 def multi_step_without_kernel(f: Facts) -> Problem | None:
     """worker/multi_step_model_runner.py knows FLASH_ATTN and FLASHINFER only; engine/arg_utils.py refuses it with chunks and stages."""
     steps = f.option("num_scheduler_steps")
@@ -28,6 +29,7 @@ def multi_step_without_kernel(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+@of_sizes
 def context_over_model(f: Facts) -> Problem | None:
     """config.py _get_and_verify_max_len."""
     if f.max_model_len <= f.derived or f.env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "0").strip().lower() in ("1", "true"):
@@ -38,6 +40,7 @@ def context_over_model(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+@of_sizes
 def chunks_not_for_pooling(f: Facts) -> Problem | None:
     """engine/arg_utils.py _set_default_args_v0. V1 of 0.8.5 has no pooling; later engines decide by the model, and only warn."""
     if f.core != "V0" or not f.chunked or not f.pools:
@@ -56,6 +59,7 @@ def prompt_adapters_without_length(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+@of_sizes
 def adapters_without_offload(f: Facts) -> Problem | None:
     """config.py LoRAConfig.verify_with_cache_config."""
     if f.core != "V0" or not f.option("enable_lora") or not f.option("cpu_offload_gb"):
@@ -65,6 +69,7 @@ def adapters_without_offload(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+@of_sizes
 def batched_tokens_below_context(f: Facts) -> Problem | None:
     """config.py SchedulerConfig._verify_args."""
     if f.chunked or f.max_num_batched_tokens >= f.max_model_len:
@@ -75,6 +80,7 @@ def batched_tokens_below_context(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+@of_sizes
 def batched_tokens_below_sequences(f: Facts) -> Problem | None:
     """config.py SchedulerConfig._verify_args."""
     if f.max_num_batched_tokens >= f.max_num_seqs:
@@ -84,6 +90,7 @@ def batched_tokens_below_sequences(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+@of_sizes
 def active_over_sequences(f: Facts) -> Problem | None:
     """vllm 0.33.0 config/scheduler.py verify_max_model_len."""
     active = f.option("max_num_active_seqs")
@@ -93,6 +100,7 @@ def active_over_sequences(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+@of_sizes
 def partial_prefills_without_chunks(f: Facts) -> Problem | None:
     """config.py SchedulerConfig._verify_args."""
     partial, long = f.option("max_num_partial_prefills"), f.option("max_long_partial_prefills")
@@ -108,6 +116,7 @@ def partial_prefills_without_chunks(f: Facts) -> Problem | None:
 
 
 @RULES.refusal
+@of_sizes
 def long_prefill_over_context(f: Facts) -> Problem | None:
     """config.py SchedulerConfig._verify_args, of 0.8.5 with several partial prefills only; vllm 0.33.0 config/scheduler.py verify_max_model_len."""
     threshold, partial = f.option("long_prefill_token_threshold") or 0, f.option("max_num_partial_prefills") or 1

@@ -30,6 +30,12 @@ class Subject:
         return rule
 
 
+def of_sizes(rule: Rule) -> Rule:
+    """Mark a rule that reads one of facts.SIZES, or what follows from them: it is asked again for every size that a solver tries."""
+    rule.of_sizes = True
+    return rule
+
+
 def listed(items: Iterable) -> str:
     return ", ".join(map(str, items))
 

@@ -282,16 +282,16 @@ def test_awq_expands_its_largest_matrix_below_8_0_from_256_tokens_on():
     gate_up = 4096 * 2 * (3 * 5120 + 2 * 27648) + 5120 * 2 * 27648 * 2
     down = 4096 * 2 * (4 * 5120 + 3 * 27648) + 5120 * 27648 * 2
     assert activation.activation(found, chosen, 75)[0] == max(gate_up, down) + 4096 * 24 + WORKSPACE
-    late = dataclasses.replace(chosen, version="0.9.2")
+    late = chosen._replace(version="0.9.2")
     assert activation.activation(found, late, 80) == activation.activation(plain, late, 80)
-    few = dataclasses.replace(chosen, max_num_batched_tokens=255)
+    few = chosen._replace(max_num_batched_tokens=255)
     assert activation.activation(found, few, 75)[0] == activation.activation(plain, few, 75)[0]
 
 
 def test_awq_as_asked_for_expands_on_newer_cards_too():
     found = shape("Qwen/Qwen2.5-32B-Instruct-AWQ")
     asked = settings(found, cards(1, 44, (8, 9)), max_num_seqs=2, quantization="awq")
-    assert activation.activation(found, asked, 89)[0] > activation.activation(found, dataclasses.replace(asked, plain_kernels=False), 89)[0]
+    assert activation.activation(found, asked, 89)[0] > activation.activation(found, asked._replace(plain_kernels=False), 89)[0]
 
 
 def test_marlin_runs_on_7_5_in_the_later_lanes():
@@ -326,9 +326,9 @@ def test_the_experts_work_in_chunks():
     size, name = activation.activation(found, chosen, 75)
     assert name == "experts"
     assert size - work == 32768 * (2 * (3 * 2048 + 128) + 8 * 12) + 32768 * 24 + WORKSPACE
-    smaller = dataclasses.replace(chosen, moe_chunk=24576)
+    smaller = chosen._replace(moe_chunk=24576)
     assert size - activation.activation(found, smaller, 75)[0] == 8192 * 8 * (2048 + 192) * 2
-    older = dataclasses.replace(chosen, version="0.7.3")
+    older = chosen._replace(version="0.7.3")
     assert activation.activation(found, older, 75)[0] - size == 32768 * 8 * 384 * 2
 
 
@@ -354,13 +354,13 @@ def test_the_backend_decides_about_attentions_copies():
     chosen = settings(found, max_num_seqs=2, max_model_len=8192)
     wide = dataclasses.replace(found, intermediate=16)
     xformers = activation.activation(wide, chosen, 75)[0]
-    assert xformers > activation.activation(wide, dataclasses.replace(chosen, attention="FLASH_ATTN"), 75)[0]
+    assert xformers > activation.activation(wide, chosen._replace(attention="FLASH_ATTN"), 75)[0]
 
 
 def test_an_offloaded_layer_is_brought_back_while_it_runs():
     found = shape("Qwen/Qwen2.5-7B-Instruct")
     chosen = settings(found, max_num_seqs=2, max_model_len=4096)
-    moved = dataclasses.replace(chosen, cpu_offload_bytes=4 * GIB)
+    moved = chosen._replace(cpu_offload_bytes=4 * GIB)
     layer = (weights.parameter_bytes(found) - 2 * 152064 * 3584 * 2 - 3584 * 2) // 28
     assert activation.activation(found, moved, 75)[0] - activation.activation(found, chosen, 75)[0] == layer
 
@@ -376,7 +376,7 @@ def test_hopper_has_a_larger_workspace():
 def test_what_lies_outside_torch(version, capability, gib):
     """Until 0.6.5 the CUDA context is in it."""
     chosen = settings(shape("Qwen/Qwen2.5-3B-Instruct"), cards(1, capability=capability), version=version)
-    assert memory.non_torch(dataclasses.replace(chosen, core="V0"), capability[0] * 10 + capability[1]) == pytest.approx(gib * GIB, abs=2)
+    assert memory.non_torch(chosen._replace(core="V0"), capability[0] * 10 + capability[1]) == pytest.approx(gib * GIB, abs=2)
 
 
 # -- The engine's defaults -----------------------------------------------------------------------------------------------------------------
@@ -524,7 +524,7 @@ def test_more_of_anything_never_needs_less():
         sm = generator.choice([75, 80, 89])
         size = activation.activation(found, chosen, sm)[0]
         for change in ({"max_num_batched_tokens": chosen.max_num_batched_tokens * 2}, {"max_num_seqs": chosen.max_num_seqs * 2}):
-            assert activation.activation(found, dataclasses.replace(chosen, **change), sm)[0] >= size
+            assert activation.activation(found, chosen._replace(**change), sm)[0] >= size
         assert sum(weights.weights(found, ranks * 2)) < sum(weights.weights(found, ranks))
 
 
@@ -584,7 +584,7 @@ def test_what_lacks_less_than_the_prediction_errs_is_only_warned_about():
     found = shape("meta-llama/Llama-3.1-8B-Instruct")
     chosen = settings(found, cards(1, 23.58), max_num_batched_tokens=2048, max_model_len=32768)
     tokens = memory.predict(found, cards(1, 23.58), chosen).tokens
-    close = dataclasses.replace(chosen, max_model_len=tokens + 512)
+    close = chosen._replace(max_model_len=tokens + 512)
     refusals, warnings = memory.shortfalls(found, close, memory.predict(found, cards(1, 23.58), close))
     assert (refusals, [problem.code for problem in warnings]) == ([], ["kv_cache_too_small"])
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 
 import hypothesis
 import pytest
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import options
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import facts, judgement, options, rules
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan import KV, TERMS, plan
 from ansible_collections.gpuhosts.inference.tests.unit.plugins.plugin_utils.planner import strategies
 from hypothesis import strategies as st
@@ -96,3 +98,33 @@ def test_every_step_of_the_ladder_is_less_than_the_one_before(case):
         instance.pop("objective", None)
         alone = plan(instance, *case[1:])
         assert alone["verdict"] == "fits" and alone["argv"] == rung["argv"] and alone["kv"] == rung["kv"]
+
+
+SIZES = {
+    "max_model_len": st.sampled_from([0, 1, 2048, 16384, 32768, 32769, 131072, "32K", 2**50]),
+    "max_num_batched_tokens": st.sampled_from([0, 1, 512, 4096, 32768, 131072]),
+    "max_num_seqs": st.sampled_from([0, 1, 8, 256, 5000]),
+    "max_seq_len_to_capture": st.sampled_from([-1, 8192, 32768]),
+    "enforce_eager": st.booleans(),
+    "gpu_memory_utilization": st.sampled_from([0, 0.3, 0.9, 0.96, 1, 1.5]),
+    "cpu_offload_gb": st.sampled_from([0, 4, 500]),
+}
+
+
+@hypothesis.settings(max_examples=300, **PROPERTY)
+@hypothesis.given(any_case(), st.fixed_dictionaries({}, optional=SIZES), st.fixed_dictionaries({}, optional=SIZES))
+def test_what_is_taken_from_a_like_judgement_is_what_would_be_found_anew(case, first, second):
+    instance, host, config = case
+    read = judgement.read({**instance, "profile": "as_given", "objective": None}, host, config)
+    fixed = {name: value for name, value in read.instance["options"].items() if name not in facts.SIZES}
+    before = judgement.judge(read, {**fixed, **first})
+    saved, anew = judgement.judge(read, {**fixed, **second}, before), judgement.judge(read, {**fixed, **second})
+    hypothesis.event(f"saved: {saved.like is not None}")
+    assert set(SIZES) == facts.SIZES
+    assert (saved.refusals, saved.warnings, saved.settings, saved.prediction) == (anew.refusals, anew.warnings, anew.settings, anew.prediction)
+
+
+@pytest.mark.parametrize("rule", rules.REFUSALS, ids=lambda rule: rule.__name__)
+def test_a_rule_that_reads_a_size_says_so(rule):
+    read = set(re.findall(r"f\.(\w+)", inspect.getsource(rule))) | set(re.findall(r'"(\w+)"', inspect.getsource(rule).partition("return None")[0]))
+    assert (rule in rules.REFUSALS_OF_SIZES) == bool(read & {*facts.SIZES, "chunked"})
