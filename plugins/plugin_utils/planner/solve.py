@@ -214,7 +214,11 @@ def _sized(draft: Draft, profile: Profile, objective: Objective) -> Judgement:
             break
     else:
         return _unmet(draft.judge(), objective)
+    # More sequences leave no more room.
+    most = draft.judge().prediction.tokens
     for count in _counts(max(profile.sequences, least), least):
+        if _tokens(profile, length, count, least) > most and count > least:
+            continue
         _set_sizes(draft, profile, objective, length, count)
         if _holds(draft.judge(), _tokens(profile, length, count, least)):
             break
@@ -252,13 +256,13 @@ def _set_sizes(draft: Draft, profile: Profile, objective: Objective, length: int
     draft.set("max_model_len", length, _length_reason(profile, objective, length))
     asked = count == objective.concurrency
     draft.set("max_num_seqs", count, "the objective's concurrency" if asked else f"at about {profile.typical} tokens each they share the KV cache")
-    settings = draft.judge().settings
-    length, count = settings.max_model_len, settings.max_num_seqs
-    if settings.enable_chunked_prefill:
+    facts = draft.judge().facts
+    length, count = facts.max_model_len, facts.max_num_seqs
+    if facts.chunked:
         draft.set("max_num_batched_tokens", max(min(profile.batch, length * count), count), "tokens of one step; more would take memory from the KV cache")
     else:
         draft.set("max_num_batched_tokens", max(length, count), "a prompt is computed in one step")
-    long = settings.core == "V0" and length > CAPTURED and not settings.enforce_eager
+    long = facts.core == "V0" and length > CAPTURED and not facts.option("enforce_eager")
     draft.set("max_seq_len_to_capture", length if long else None, "longer contexts would decode without CUDA graphs")
     draft.set("gpu_memory_utilization", _utilization(draft, objective), _utilization_reason(objective))
 
@@ -287,7 +291,9 @@ def _utilization(draft: Draft, objective: Objective) -> float:
 
 def _outside(judged: Judgement) -> int:
     """Bytes of a card beyond the budget."""
-    graphs = 0 if judged.settings.charges_graphs else max(rank.cuda_graphs for rank in judged.prediction.ranks)
+    settings = judged.settings
+    largest_stage = math.ceil(judged.facts.model.layers / settings.pipeline_parallel_size)
+    graphs = 0 if settings.charges_graphs else memory.cuda_graphs(settings, largest_stage)
     return graphs + SPARE_BYTES
 
 
@@ -312,15 +318,15 @@ def _shrink(draft: Draft, tokens: int, least: int) -> None:
     """The smallest share of the card that still holds so many tokens; or the least of them, where the largest share does not."""
     if "gpu_memory_utilization" not in draft.chosen:
         return
-    tokens = tokens if _holds(draft.judge(), tokens) else least
-    low, high = 0, round(draft.chosen["gpu_memory_utilization"] * 100)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _holds(draft.judge(gpu_memory_utilization=middle / 100), tokens):
-            high = middle
-        else:
-            low = middle
-    draft.set("gpu_memory_utilization", high / 100, f"the smallest share that holds {tokens} tokens")
+    judged = draft.judge()
+    tokens, now = tokens if _holds(judged, tokens) else least, round(draft.chosen["gpu_memory_utilization"] * 100)
+    # Below it there are certainly fewer blocks: a block is larger than kv_cache / (blocks + 1).
+    found = judged.prediction
+    blocks = math.ceil(tokens / found.block_size)
+    low = max((rank.budget - rank.kv_cache + blocks * rank.kv_cache / (rank.blocks + 1)) / rank.total for rank in found.ranks)
+    shares = range(max(1, math.floor(low * 100)), now)
+    best = next((share for share in shares if _holds(draft.judge(gpu_memory_utilization=share / 100), tokens)), now)
+    draft.set("gpu_memory_utilization", best / 100, f"the smallest share that holds {tokens} tokens")
 
 
 def _offloaded(draft: Draft, profile: Profile, objective: Objective) -> Judgement:
