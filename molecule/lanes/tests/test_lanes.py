@@ -57,6 +57,19 @@ def test_a_second_run_downloads_and_changes_nothing(host):
     serve(host, changed=0, runtime="native")
 
 
+def test_what_it_does_not_depend_on_leaves_it_alone(host):
+    process = "systemctl show --property MainPID --value vllm-coder"
+    before = host.machine.out(process)
+    host.machine.run("systemctl daemon-reload && systemctl restart docker")
+    assert host.ask(timeout=120) == 200 and host.machine.out(process) == before
+
+
+def test_it_is_back_after_a_restart(host):
+    host.machine.run("systemctl restart vllm-coder")
+    host.until("curl --silent --fail http://127.0.0.1:8888/health", seconds=300)
+    assert host.ask(timeout=120) == 200
+
+
 def test_it_is_back_after_a_reboot(host):
     host.machine.reboot()
     host.until("curl --silent --fail http://127.0.0.1:8888/health", seconds=300)
