@@ -38,19 +38,18 @@ def sizes(judged: Judgement) -> list[tuple[int, int]]:
     """(need, taken) of every card, in bytes."""
     found = judged.prediction
     blocks = math.ceil(found.max_model_len / found.block_size)
-    result = []
-    for rank in found.ranks:
-        outside = 0 if judged.settings.charges_graphs else rank.cuda_graphs
-        need = rank.weights + rank.activation + rank.non_torch + rank.cuda_graphs + blocks * found.block_bytes
-        result.append((need, rank.budget + outside))
-    return result
+    cache, charged = blocks * found.block_bytes, judged.settings.charges_graphs
+    return [
+        (rank.weights + rank.activation + rank.non_torch + rank.cuda_graphs + cache, rank.budget + (0 if charged else rank.cuda_graphs))
+        for rank in found.ranks
+    ]
 
 
 def needs_less(lower: Judgement, upper: Judgement) -> bool:
     """Whether `lower` needs less than `upper` on every card."""
     if len(lower.prediction.ranks) != len(upper.prediction.ranks):
         return False
-    pairs = list(zip(sizes(lower), sizes(upper), strict=True))
+    pairs = set(zip(sizes(lower), sizes(upper), strict=True))
     return all(a <= b and c <= d and (a, c) != (b, d) for (a, c), (b, d) in pairs)
 
 
@@ -59,7 +58,7 @@ def ladder(case: Case, judged: Judgement) -> list[Rung]:
     rungs = []
     for reason, step in STEPS:
         changes = step(judged)
-        if not changes or set(changes) - set(engine_options.schema(case.version)):
+        if not changes or not changes.keys() <= engine_options.schema(case.version).keys():
             continue
         lower = judge(case, {**judged.options, **changes}, judged)
         if lower.fits and needs_less(lower, judged):
