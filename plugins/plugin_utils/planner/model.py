@@ -82,6 +82,10 @@ class Model:
     vision_parameters: int = 0
     tensor_bytes: tuple[tuple[str, int], ...] = ()
 
+    def __hash__(self):
+        """Of what tells models apart at a glance: caches ask for it again and again, and tensor_bytes has thousands of entries."""
+        return hash((self.architecture, self.layers, self.hidden, self.vocab))
+
     @property
     def multimodal(self) -> bool:
         return self.family.multimodal

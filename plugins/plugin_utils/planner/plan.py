@@ -73,7 +73,7 @@ def _kv(judged: Judgement) -> dict:
     found = judged.prediction
     if found is None:
         return dict.fromkeys(KV)
-    return {name: getattr(found, name) for name in KV[:-1]} | {"max_concurrency": round(found.max_concurrency, 2)}
+    return dict(zip(KV, (found.bytes_per_token, found.block_size, found.blocks, found.tokens, round(found.max_concurrency, 2)), strict=True))
 
 
 def _refused(problems: Iterable[Problem], instance) -> dict:

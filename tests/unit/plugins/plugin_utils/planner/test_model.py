@@ -241,7 +241,7 @@ def test_tensor_sizes_that_are_none_are_refused(sizes):
 def test_tensor_sizes_are_kept():
     assert model.read(LLAMA, {"b": 2, "a": 1}).tensor_bytes == (("a", 1), ("b", 2))
     assert model.read(LLAMA, 7).tensor_bytes == (("", 7),)
-    assert hash(model.read(LLAMA, 7)) != hash(model.read(LLAMA))
+    assert len({model.read(LLAMA, 7), model.read(LLAMA)}) == 2, "caches tell them apart"
 
 
 def test_no_damaged_config_ends_in_a_traceback():
