@@ -11,27 +11,20 @@ from ..facts import Facts
 from ..problem import Problem
 from .subject import Subject, listed, of_sizes
 
+# Options that the parser takes any number for, and the least that means something.
+LEAST = (
+    *((name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "num_scheduler_steps", "max_cudagraph_capture_size")),
+    *((name, 0) for name in ("swap_space", "cpu_offload_gb", "kv_offloading_size", "max_seq_len_to_capture")),
+)
+
 RULES = Subject()
 
 
 def value_out_of_range(f: Facts) -> Problem | None:
     """The parser takes any integer; a count below one means nothing."""
-    counts = {
-        "tensor_parallel_size": f.tp,
-        "pipeline_parallel_size": f.pp,
-        "data_parallel_size": f.option("data_parallel_size"),
-        "max_model_len": f.max_model_len,
-        "max_num_batched_tokens": f.max_num_batched_tokens,
-        "max_num_seqs": f.max_num_seqs,
-        "block_size": f.block,
-    }
-    wrong = {name: value for name, value in counts.items() if value is not None and value < 1}
-    sizes = {
-        name: f.option(name)
-        for name in ("swap_space", "cpu_offload_gb", "kv_offloading_size", "max_seq_len_to_capture", "num_scheduler_steps", "max_cudagraph_capture_size")
-    }
-    from_one = ("num_scheduler_steps", "max_cudagraph_capture_size")
-    wrong.update({name: value for name, value in sizes.items() if value is not None and value < (name in from_one)})
+    resolved = ("max_model_len", f.max_model_len), ("max_num_batched_tokens", f.max_num_batched_tokens), ("max_num_seqs", f.max_num_seqs)
+    wrong = {name: value for name, value in (*resolved, ("block_size", f.block)) if value < 1}
+    wrong |= {name: value for name, least in LEAST if (value := f.option(name)) is not None and value < least}
     if not wrong:
         return None
     message = f"{listed(f'{name} is {value}' for name, value in wrong.items())}."
