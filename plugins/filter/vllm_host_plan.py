@@ -71,7 +71,7 @@ import json
 from ansible.errors import AnsibleFilterError
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.ledger import read_ledger
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instance import plain
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.options import kind_of
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.values import kind_of
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.render import host_plan
 
 

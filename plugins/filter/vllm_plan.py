@@ -129,7 +129,7 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.options import kind_of
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.values import kind_of
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan import plan
 
 

@@ -66,7 +66,7 @@ import dataclasses
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instance import plain, problems
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.options import is_int
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.values import is_int
 
 
 def vllm_problems(instances, gpu_count=None):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from . import lanes, options
+from . import lanes, options, values
 from .model import Model
 
 GIB = 1024**3
@@ -173,7 +173,7 @@ def _mla(env: Mapping[str, str], model: Model) -> bool:
 
 def _length(value) -> int | None:
     """A length as the parser reads it: 32768 and "32K" are the same, "auto" is -1."""
-    return options.human_readable_int_or_auto(value) if isinstance(value, str) else value
+    return values.human_readable_int_or_auto(value) if isinstance(value, str) else value
 
 
 def _dtype(lane, asked: str, model: Model, config: Mapping, sm: int) -> str:
@@ -270,7 +270,7 @@ def _derived(lane, option, env: Mapping[str, str], model: Model, config: Mapping
     overrides = overrides if isinstance(overrides, dict) else {}
     scaling = option("rope_scaling") or overrides.get("rope_scaling") or overrides.get("rope_parameters")
     base = overrides.get("max_position_embeddings")
-    base = base if options.is_int(base) and base > 0 else None
+    base = base if values.is_int(base) and base > 0 else None
     own = config.get("rope_scaling") or config.get("rope_parameters")
     kind = rope_kind(scaling if isinstance(scaling, dict) else own)
     # config.py: such a model's window is dropped, and with it every context above it, when one of these backends is forced.
@@ -281,8 +281,8 @@ def _derived(lane, option, env: Mapping[str, str], model: Model, config: Mapping
     positions = min(base or model.max_positions, window or base or model.max_positions)
     rope = scaling if isinstance(scaling, dict) else own if isinstance(own, dict) else {}
     factor, original = rope.get("factor", 1.0), rope.get("original_max_position_embeddings")
-    factor = factor if options.is_number(factor) and factor > 0 else 1.0
-    original = original if options.is_int(original) and original > 0 else positions
+    factor = factor if values.is_number(factor) and factor > 0 else 1.0
+    original = original if values.is_int(original) and original > 0 else positions
     if kind == "yarn":
         return positions if lane.version == "0.33.0" else int(original * factor)
     scaled = kind not in ("su", "longrope", "llama3", "default", "mrope", "deepseek_yarn", "")

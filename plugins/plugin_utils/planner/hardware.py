@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .instance import plain
-from .options import shown
 from .problem import PlanRefused, Problem
+from .values import shown
 
 GIB = 1024**3
 

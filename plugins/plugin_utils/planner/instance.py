@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import options
+from . import options, values
 from .problem import PlanRefused, Problem
 
 
@@ -135,12 +135,12 @@ def problems(instances, gpu_count: int | None = None) -> list[Problem]:
     see without a GPU or a model; whether it fits is the plan's business.
     """
     if not isinstance(instances, list):
-        message = f"vllm_instances must be a list, not {options.kind_of(instances)}."
+        message = f"vllm_instances must be a list, not {values.kind_of(instances)}."
         return [Problem("not_a_list", message, "Write it as a list with one mapping for each instance.")]
     found, hosted = [], []
     for position, instance in enumerate(instances, 1):
         if not isinstance(instance, dict):
-            message = f"Instance number {position} must be a mapping, not {options.kind_of(instance)}."
+            message = f"Instance number {position} must be a mapping, not {values.kind_of(instance)}."
             found.append(Problem("not_a_mapping", message, "Write it as a mapping with the keys name and model."))
             continue
         name = instance.get("name")
@@ -179,7 +179,7 @@ def _typed(instance: dict) -> tuple[dict, list[Problem]]:
             good[key] = value
         else:
             # A whole env or options, given as a string, may hold a secret: it is not shown.
-            what = options.kind_of(value) if contract.kind in (dict, list) else options.shown(value)
+            what = values.kind_of(value) if contract.kind in (dict, list) else values.shown(value)
             bad.append(Problem("wrong_type", f"{key} must be {contract.noun}, not {what}.", f"Write {key} as {contract.noun}."))
     return good, bad
 
@@ -241,23 +241,23 @@ def _profile(instance: dict) -> Iterator[Problem]:
         yield Problem("objective_without_solver", message, f"Use profile: {PROFILES[0]}, or remove objective.")
     for name, value in objective.items():
         if name not in OBJECTIVES:
-            yield Problem("unknown_objective", f"objective has {options.shown(name)}, which is not known.", f"Use {', '.join(OBJECTIVES)}.")
+            yield Problem("unknown_objective", f"objective has {values.shown(name)}, which is not known.", f"Use {', '.join(OBJECTIVES)}.")
         elif value is not None and not _is_objective(name, value):
-            message = f"objective {name} is {options.shown(value)}."
+            message = f"objective {name} is {values.shown(value)}."
             yield Problem("invalid_objective", message, f"Write a positive number up to {LARGEST_OBJECTIVE}, whole for context and concurrency.")
 
 
 def _is_objective(name: str, value) -> bool:
-    number = options.is_int(value) if OBJECTIVES[name] is int else options.is_number(value)
+    number = values.is_int(value) if OBJECTIVES[name] is int else values.is_number(value)
     return number and 0 < value <= LARGEST_OBJECTIVE
 
 
 def _gpus(gpus: list | None, gpu_count: int | None) -> Iterator[Problem]:
     if gpus is None:
         return
-    wrong = [gpu for gpu in gpus if not options.is_int(gpu)]
+    wrong = [gpu for gpu in gpus if not values.is_int(gpu)]
     if wrong:
-        yield Problem("wrong_type", f"gpus must be a list of integers, and it has {options.shown(wrong[0])}.", INDICES)
+        yield Problem("wrong_type", f"gpus must be a list of integers, and it has {values.shown(wrong[0])}.", INDICES)
         return
     if not gpus:
         yield Problem("no_gpus", "gpus is an empty list.", "Name at least one card, or leave gpus out to use all of them.")
@@ -275,14 +275,14 @@ def _gpus(gpus: list | None, gpu_count: int | None) -> Iterator[Problem]:
 def _env(env: dict) -> Iterator[Problem]:
     for name, value in env.items():
         if not isinstance(name, str) or not ENV_NAME.fullmatch(name):
-            message = f"env has {options.shown(name)}, which cannot name a variable."
+            message = f"env has {values.shown(name)}, which cannot name a variable."
             yield Problem("invalid_env_name", message, "Use letters, digits and _, and do not begin with a digit.")
         elif SECRET_ENV.search(name):
             yield Problem("secret_in_env", f"env has {name}, which carries a secret.", API_KEY_REMEDY if name == "VLLM_API_KEY" else SECRET_REMEDY)
         elif name in KEY_ENV:
             yield Problem("env_set_by_key", f"env has {name}, which the instance's own keys set.", KEY_ENV[name])
         elif not isinstance(value, str):
-            yield Problem("wrong_type", f"the variable {name} in env must be a string, not {options.shown(value)}.", "Quote its value.")
+            yield Problem("wrong_type", f"the variable {name} in env must be a string, not {values.shown(value)}.", "Quote its value.")
         elif re.search(r"[\n\r\0]", value):
             yield Problem("invalid_env_value", f"the variable {name} in env has more than one line.", "Write its value on one line.")
 
@@ -307,7 +307,7 @@ def _cards(gpus) -> set[int] | None:
     """The cards that the key gpus names; None is all of them. What is not a list of indices is reported elsewhere and overlaps nothing."""
     if gpus is None:
         return None
-    return {gpu for gpu in gpus if options.is_int(gpu)} if isinstance(gpus, list) else set()
+    return {gpu for gpu in gpus if values.is_int(gpu)} if isinstance(gpus, list) else set()
 
 
 def _between(hosted: list[tuple[str, dict, set[int] | None]]) -> Iterator[Problem]:
@@ -333,7 +333,7 @@ def share(instance: dict) -> float | None:
     """The share of each of its cards that an instance says it takes."""
     given = instance.get("options")
     given = given.get("gpu_memory_utilization") if isinstance(given, dict) else None
-    return given if options.is_number(given) and 0 < given <= 1 else None
+    return given if values.is_number(given) and 0 < given <= 1 else None
 
 
 def _overcommitted(hosted: list[tuple[str, dict, set[int] | None]]) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import calibration, hardware, instance, memory, model, options, rules, settings
+from . import calibration, hardware, instance, memory, model, options, rules, settings, values
 from .facts import SIZES, resized
 from .problem import PlanRefused, Problem
 
@@ -277,7 +277,7 @@ def _absurd(given: dict) -> Iterator[Problem]:
             continue
         most = MOST_RANKS if name.endswith("_parallel_size") else LARGEST
         if abs(value) > most and name not in NOT_SIZES:
-            yield Problem("value_out_of_range", f"{name} is {options.shown(value)}, beyond any machine.", f"Use a number up to {most}.")
+            yield Problem("value_out_of_range", f"{name} is {values.shown(value)}, beyond any machine.", f"Use a number up to {most}.")
 
 
 def _ram(case: Case, prediction: memory.Prediction) -> Iterator[Problem]:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from . import quantization
 from .families import FAMILIES, Family
 from .instance import plain
-from .options import shown
 from .problem import PlanRefused, Problem
 from .quantization import Quant
 from .reader import Reader
+from .values import shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .options import shown
 from .problem import Problem
 from .reader import Reader
+from .values import shown
 
 
 @dataclass(frozen=True, slots=True)

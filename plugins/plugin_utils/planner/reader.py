@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from .options import shown
 from .problem import Problem
+from .values import shown
 
 
 class Reader:

@@ -8,6 +8,7 @@ import functools
 from typing import NamedTuple
 
 from . import options as engine_options
+from . import values
 from .hardware import GIB, Card
 from .model import Model
 
@@ -158,7 +159,7 @@ def _count(value) -> int | None:
     """A number of tokens as the engine's parser reads it: "32K" is 32768. None for nothing, and for "auto" and -1, which is as many as fit."""
     if isinstance(value, str):
         try:
-            value = engine_options.human_readable_int(value)
+            value = values.human_readable_int(value)
         except ValueError:
             return None
     return value if value and value > 0 else None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .. import lanes, options
+from .. import lanes, values
 from ..facts import Facts, forced_backend, v1_obstacles
 from ..problem import Problem
 from .subject import Subject, listed, of_sizes
@@ -163,4 +163,4 @@ def triton_tile_unproven(f: Facts) -> Problem | None:
 def _int(config: Mapping, key: str) -> int:
     nested = config.get("text_config")
     value = config.get(key) or (nested.get(key) if isinstance(nested, dict) else None)
-    return value if options.is_int(value) else 0
+    return value if values.is_int(value) else 0

@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 from ..facts import BATCHED_TOKENS, LONG_CONTEXT, Facts, rope_kind
-from ..options import shown
 from ..problem import Problem
 from .subject import Subject, listed, of_sizes
+from ..values import shown
 
 RULES = Subject()
 

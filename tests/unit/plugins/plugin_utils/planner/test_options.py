@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import options
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import options, values
 
 V = "0.8.5"
 VERSIONS = ("0.8.5", "0.19.1", "0.33.0")
@@ -59,7 +59,7 @@ def test_an_unknown_version_names_the_known_ones():
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_entry_has_a_default_and_a_type_that_options_knows(version):
     for name, entry in options.schema(version).items():
-        assert "default" in entry and entry["type"] in {"bool", *options.TYPES}, name
+        assert "default" in entry and entry["type"] in {"bool", *values.TYPES}, name
         # Nothing that depends on the machine or the process has slipped in.
         assert not isinstance(entry["default"], set) and "0x" not in repr(entry) and "/tmp" not in repr(entry), name
 
@@ -381,6 +381,6 @@ def test_problems_come_in_the_order_of_the_options():
 
 
 def test_shown_is_short():
-    assert len(options.shown("x" * 500)) < 80
-    assert options.shown(None) == "null"
-    assert options.shown(object()) == "a value of type object"
+    assert len(values.shown("x" * 500)) < 80
+    assert values.shown(None) == "null"
+    assert values.shown(object()) == "a value of type object"

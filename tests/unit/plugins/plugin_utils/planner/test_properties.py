@@ -8,7 +8,7 @@ import re
 
 import hypothesis
 import pytest
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import facts, judgement, options, rules
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import facts, judgement, options, rules, values
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan import KV, TERMS, plan
 from ansible_collections.gpuhosts.inference.tests.unit.plugins.plugin_utils.planner import strategies
 from hypothesis import strategies as st
@@ -78,7 +78,7 @@ def test_the_schema_reads_back_every_command_line(version, profile, data):
             word = value if isinstance(value, str) or entry["type"] == "bool" else None
             written = read[name]
             if isinstance(word, str) and entry["type"].startswith("human"):
-                assert written == options.human_readable_int(word)
+                assert written == values.human_readable_int(word)
             else:
                 assert written == value
 
