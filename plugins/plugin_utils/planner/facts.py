@@ -28,7 +28,8 @@ class Facts:
     given: the option map. option: the value of an option by its name, as it was given, the engine's default otherwise; None for one that this
     engine does not have. schema: all of its options. mla: attention is computed on the latent vectors (DeepSeek). max_model_len,
     max_num_batched_tokens, max_num_seqs, chunked, prefix, block, dtype, quantization, core and attention are what the engine makes of the
-    options; quantization is None for 16-bit weights. derived is the longest context of the model's own. memory_bytes is RAM.
+    options; quantization is None for 16-bit weights. derived is the longest context of the model's own. memory_bytes is RAM. strategy: the
+    instance's attention_strategy.
     """
 
     lane: lanes.Lane
@@ -57,6 +58,7 @@ class Facts:
     block: int
     tp: int
     pp: int
+    strategy: str
 
     @property
     def pools(self) -> bool:
@@ -87,6 +89,7 @@ def facts(
     driver: str | None = None,
     nvlink: bool | None = None,
     card_bytes: int | None = None,
+    strategy: str = "default",
 ) -> Facts:
     """Resolve an option map that has passed options.check.
 
@@ -142,6 +145,7 @@ def facts(
         block=16 if block is None else block,
         tp=option("tensor_parallel_size"),
         pp=option("pipeline_parallel_size"),
+        strategy=strategy,
     )
 
 
