@@ -181,7 +181,9 @@ class Build:
             self.module.fail_json(msg=f"{status['error']}\n{where}")
         dummy, stdout, stderr = self.ask("logs", "--tail=5", self.name)
         self.end()
-        self.module.fail_json(msg=f"The build ended before it was complete: {(stdout + stderr).strip() or 'its container was killed'}\n{where} Run again, it goes on.")
+        self.module.fail_json(
+            msg=f"The build ended before it was complete: {(stdout + stderr).strip() or 'its container was killed'}\n{where} Run again, it goes on."
+        )
         return None
 
 

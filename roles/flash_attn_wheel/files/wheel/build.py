@@ -155,7 +155,7 @@ def environment(directory, spec, nvcc, jobs):
     """The variables of a build. A nvcc of ours stands before the real one, and a git that knows nothing where there is none."""
     tools = os.path.join(directory, "bin")
     os.makedirs(tools, exist_ok=True)
-    script(os.path.join(tools, "nvcc"), f"#!/bin/sh\nexec {sys.executable} {os.path.abspath(__file__)} --as-nvcc \"$@\"\n")
+    script(os.path.join(tools, "nvcc"), f'#!/bin/sh\nexec {sys.executable} {os.path.abspath(__file__)} --as-nvcc "$@"\n')
     if not shutil.which("git"):
         script(os.path.join(tools, "git"), "#!/bin/sh\nexit 1\n")
     ours = {

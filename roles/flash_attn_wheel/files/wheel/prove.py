@@ -51,7 +51,9 @@ def forward(torch, attend, device):
         parts = [torch.randn(BATCH, LENGTH, HEADS, size, device=device).half() for dummy in range(3)]
         difference = (attend(*parts).float() - reference(torch, *parts)).abs().max().item()
         if not difference <= TOLERANCE:  # NaN too
-            raise build.Failed(f"The forward pass with head size {size} differs from the reference by {difference:.3g}, above {TOLERANCE}: do not use this wheel.")
+            raise build.Failed(
+                f"The forward pass with head size {size} differs from the reference by {difference:.3g}, above {TOLERANCE}: do not use this wheel."
+            )
         found[str(size)] = difference
     return found
 

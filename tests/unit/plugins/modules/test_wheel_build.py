@@ -48,9 +48,7 @@ def test_a_build_in_a_container_without_network_cards_and_rights(host):
     assert result["changed"] is True and result["built"] is True and result["status"] == BUILT
     (call,) = host.calls()
     assert "--network=none --cap-drop=ALL --security-opt=no-new-privileges" in call
-    assert call.endswith(
-        f"--memory=1024 --memory-swap=1024 --name=flash-1 --volume={host.directory}:/build --entrypoint=python3 vllm:a /build/build.py /build"
-    )
+    assert call.endswith(f"--memory=1024 --memory-swap=1024 --name=flash-1 --volume={host.directory}:/build --entrypoint=python3 vllm:a /build/build.py /build")
     assert json.loads((host.directory / "spec.json").read_text()) == {"jobs": [2, 1]}
 
 

@@ -141,7 +141,10 @@ def test_archs_of_a_listing():
         ({"objdump": {}}, ("code_missing", "The wheel holds no code for sm_75: it has none.")),
         (library(ELF + "ELF file 3: x.3.sm_80.cubin"), ("code_unwanted", "The wheel also holds code for sm_80, which nobody asked for.")),
         (library(ELF, "PTX file 1: x.1.sm_90.ptx"), ("code_unwanted", "The wheel also holds PTX for sm_90, which nobody asked for.")),
-        ({"metadata": {**BUILT["metadata"], "version": "2.7.4"}}, ("other_package", "The wheel says that it is flash_attn 2.7.4, and flash-attn 1.0.9 was wanted.")),
+        (
+            {"metadata": {**BUILT["metadata"], "version": "2.7.4"}},
+            ("other_package", "The wheel says that it is flash_attn 2.7.4, and flash-attn 1.0.9 was wanted."),
+        ),
         ({"torch": "2.7.0"}, ("other_image", "The wheel was built beside torch 2.7.0, and its key says 2.6.0+cu124.")),
         (
             {"metadata": {**BUILT["metadata"], "tags": ["cp311-cp311-linux_x86_64"]}},

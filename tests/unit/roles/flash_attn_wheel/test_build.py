@@ -14,14 +14,14 @@ import pytest
 NOISE = (
     "  [3/9] /usr/bin/nvcc -c -c fmha_fwd_hdim64.cu -o fmha_fwd_hdim64.o -Werror=reorder\n"
     "  ptxas info    : 0 bytes gmem\n"
-    "  csrc/softmax.h(120): warning #177-D: variable \"error\" was declared but never referenced\n"
+    '  csrc/softmax.h(120): warning #177-D: variable "error" was declared but never referenced\n'
 )
 NVCC = (
     "  FAILED: scale.o\n"
-    "  scale.cu(3): error: identifier \"valuez\" is undefined\n"
+    '  scale.cu(3): error: identifier "valuez" is undefined\n'
     "        if (index < count) valuez[index] *= factor;\n"
     "                           ^\n"
-    "  1 error detected in the compilation of \"scale.cu\".\n"
+    '  1 error detected in the compilation of "scale.cu".\n'
 )
 AFTER = (
     "  ninja: build stopped: subcommand failed.\n"
@@ -36,7 +36,11 @@ AFTER = (
     "log, starts, ends",
     [
         (NOISE + NVCC + AFTER, '  scale.cu(3): error: identifier "valuez" is undefined', '1 error detected in the compilation of "scale.cu".'),
-        (NOISE + "fmha_api.cpp:31:10: fatal error: cutlass/x.h: No such file or directory\n   31 | #include\n" + AFTER, "fmha_api.cpp:31:10: fatal", "#include"),
+        (
+            NOISE + "fmha_api.cpp:31:10: fatal error: cutlass/x.h: No such file or directory\n   31 | #include\n" + AFTER,
+            "fmha_api.cpp:31:10: fatal",
+            "#include",
+        ),
         (NOISE + "nvcc fatal   : Unsupported gpu architecture 'compute_42'\n", "nvcc fatal   : Unsupported", "'compute_42'"),
         (NOISE + "ptxas fatal   : Unresolved extern function 'f'\n", "ptxas fatal", "'f'"),
         (NOISE + "/usr/bin/ld: cannot find -lcudart: No such file\ncollect2: error: ld returned 1 exit status\n", "/usr/bin/ld: cannot find", "exit status"),
