@@ -167,7 +167,8 @@ def _wheel(given: dict, settings) -> tuple[list[str], list[str]]:
         return [], []
     found = settings["wheel"]
     sources, directory = strategy == "build_on_start", f"{found['root']}/{found['key']}"
-    what = f"{CACHE}/gpuhosts-wheel/{found['key']}" if sources else found["sha256"]
+    # In check mode a wheel may not be built yet.
+    what = f"{CACHE}/gpuhosts-wheel/{found['key']}" if sources else found.get("sha256", "not-built-yet")
     volumes = [f"{WHEEL_PROGRAMS}:/gpuhosts:ro", f"{directory}-sources:/wheel:ro" if sources else f"{directory}:/wheel:ro"]
     return volumes, ["/gpuhosts/start.py", "build" if sources else "wheel", "/wheel", what, *ENTRY_POINT]
 

@@ -101,6 +101,11 @@ def test_a_wheel_is_mounted_and_installed_before_the_engine_starts(strategy, vol
     assert engine["entrypoint"] == ["python3", *expected] and engine["command"] == ARGV and engine["volumes"][-2:] == [PROGRAMS, volume]
 
 
+def test_check_mode_shows_a_wheel_that_is_not_built_yet():
+    wheel = {name: value for name, value in WHEEL.items() if name != "sha256"}
+    assert "not-built-yet" in make(attention_strategy="wheel", settings={"wheel": wheel})["definition"]["command"]
+
+
 @pytest.mark.parametrize("strategy", ["default", "xformers"])
 def test_other_strategies_leave_the_container_as_it_is(strategy):
     assert make(attention_strategy=strategy) == make()

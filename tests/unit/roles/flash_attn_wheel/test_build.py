@@ -84,8 +84,8 @@ def wheel(path, name="small-cuda", version="0.1.0", tag="cp311-cp311-linux_x86_6
     """Write a wheel that holds nothing but its metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"x.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nText: Name: no\n")
-        archive.writestr(f"x.dist-info/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
+        archive.writestr("x.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nText: Name: no\n")
+        archive.writestr("x.dist-info/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
     return path
 
 
