@@ -132,10 +132,11 @@ def test_a_build_that_runs_out_of_memory_is_tried_with_fewer_jobs(build, hosts):
 @small
 def test_what_the_compiler_said(build):
     """And not the warnings around it."""
-    real = f'#!/bin/sh\ncase "$*" in *scale.cu*) echo "int x = nothing;" > /tmp/bad.cu; exec {NVCC} -c /tmp/bad.cu -o /dev/null;; esac\nexec {NVCC} "$@"\n'
+    broken = 'echo "int x = nothing;" > /tmp/bad.h; set -- "$@" -include /tmp/bad.h'
+    real = f'#!/bin/sh\ncase "$*" in *scale.cu*) {broken};; esac\nexec {NVCC} "$@"\n'
     status, output = build(f"printf %s {shlex.quote(real)} > /usr/bin/nvcc")
     assert status != 0
-    assert 'The compiler said: /tmp/bad.cu(1): error: identifier "nothing" is undefined' in output, output
+    assert 'The compiler said: /tmp/bad.h(1): error: identifier "nothing" is undefined' in output, output
 
 
 @small
