@@ -103,11 +103,11 @@ def as_nvcc(arguments):
 # -- The build -----------------------------------------------------------------------------------------------------------------------------
 
 
-def output(command, **more):
-    """What a command prints; Failed where it fails."""
+def output(command, failure, **more):
+    """What a command prints; where it fails, Failed with the sentence and what the command said."""
     result = subprocess.run(command, capture_output=True, text=True, check=False, **more)
     if result.returncode != 0:
-        raise Failed(f"{' '.join(command[:3])}: {compiler_error(result.stdout + result.stderr)}")
+        raise Failed(f"{failure}: {compiler_error(result.stdout + result.stderr)}")
     return result.stdout
 
 
@@ -129,7 +129,7 @@ def find_compiler(spec):
         raise Failed(
             f"The image has no nvcc, so that nothing can be compiled in it: name one that has the compiler of CUDA {found['cuda']}, as vllm/vllm-openai has."
         )
-    release = re.search(r"release (\d+\.\d+)", output([nvcc, "--version"]))
+    release = re.search(r"release (\d+\.\d+)", output([nvcc, "--version"], "The image's nvcc does not start"))
     if not release or release[1] != found["cuda"]:
         raise Failed(
             f"The image's nvcc is of CUDA {release[1] if release else 'an unknown version'} and its PyTorch {found['torch']} is built for {found['cuda']}: "
@@ -253,13 +253,14 @@ def listing(tool, kind, library):
 
 def install(wheel, directory):
     """Unpack a wheel into a directory, without network; pip refuses one that is damaged or for another Python."""
-    output([sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--target", directory, wheel])
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--target", directory, wheel]
+    output(command, f"The wheel {os.path.basename(wheel)} cannot be installed in the image")
 
 
 def import_beside_torch(directory, modules):
     """Import modules of a directory in a Python of their own."""
     program = "; ".join(f"import {module}" for module in ("torch", *modules))
-    output([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": directory})
+    output([sys.executable, "-c", program], "The wheel cannot be imported in the image", env={**os.environ, "PYTHONPATH": directory})
 
 
 def build(directory, spec, tell):
