@@ -55,8 +55,8 @@ lint: $(VENV)/.dev  ## yamllint and ansible-lint, profile production
 sanity: $(VENV)/.dev  ## ansible-test sanity
 	tests/sanity/run
 
-# Builds two more engines.
-SLOW_SCENARIOS := lanes
+# Build two more engines, and one with a compiler.
+SLOW_SCENARIOS := lanes flash_attn_wheel
 .PHONY: molecule
 molecule: $(VENV)/.dev  ## The lab from bare to serving: check, converge, idempotence, verify
 	molecule test --all $(addprefix --exclude ,$(SLOW_SCENARIOS))

@@ -32,6 +32,8 @@ LOG_OPTIONS = {"max-size": "50m", "max-file": "3"}
 
 # An instance that is asked to stop has this much longer than its requests before systemd kills it.
 STOP_MARGIN_SECONDS = 30
+# With a wheel that the image does not have, the container starts by a program that installs it (roles/flash_attn_wheel/files/wheel/start.py).
+WHEEL_PROGRAMS = "/usr/local/lib/gpuhosts/wheel"
 QUARANTINED_STATUS = 78  # EX_CONFIG: what the host program ends with when the instance is in quarantine
 
 
@@ -54,6 +56,7 @@ def definition(instance: collections.abc.Mapping, plan: collections.abc.Mapping,
         ulimits, ipc, shm_size, read_only   of the containers
         native_root     directory of the engines' virtual environments, one for each version
         native_engines  engine version -> the directory behind that path, where it is known
+        wheel           for instances with such an attention_strategy: key, sha256, root (directory of the wheels), build_seconds
         limits          seconds and counts for the watchdog; ready_seconds 0 takes the plan's
 
     Raises KeyError where there is no image for the version, or the model's facts are missing.
@@ -64,6 +67,8 @@ def definition(instance: collections.abc.Mapping, plan: collections.abc.Mapping,
     reference = None if native else settings["images"][given["engine_version"]]
     limits = dict(settings["limits"])
     limits["ready_seconds"] = limits.get("ready_seconds") or plan["ready_seconds"]
+    if given["attention_strategy"] == "build_on_start":
+        limits["ready_seconds"] += settings["wheel"]["build_seconds"]
     whole = {"reason": "as planned", "changes": {}, "argv": plan["argv"], "kv": plan["kv"]}
     result = {
         "name": given["name"],
@@ -125,6 +130,7 @@ def _command(result: dict, given: dict, host, settings) -> list[str]:
         return [f"{settings.get('native_engines', {}).get(given['engine_version'], path)}/bin/python3", *ENTRY_POINT]
     if given["supervisor"] == "compose":
         return ["docker", "compose", "--file", f"{directory}/compose.yaml"]
+    wheel_volumes, started = _wheel(given, settings)
     attached = ["--rm"] if given["supervisor"] == "systemd" else ["--detach", "--restart=always"]
     return [
         "docker",
@@ -146,9 +152,25 @@ def _command(result: dict, given: dict, host, settings) -> list[str]:
         f"--volume={result['model']['path']}:{model_path(given['model'])}:ro",
         # Each instance has caches of its own: vLLM keys what it probed by card numbers that instances may share.
         f"--volume=vllm-{name}-cache:{CACHE}",
+        *(f"--volume={volume}" for volume in wheel_volumes),
         f"--publish={_published(settings['listen_address'])}:{given['port']}:{container.ENGINE_PORT}",
+        *(["--entrypoint=python3"] if started else []),
         result["image"]["reference"],
+        *started,
     ]
+
+
+def _wheel(given: dict, settings) -> tuple[list[str], list[str]]:
+    """The volumes of an instance with a wheel, and what its container's Python starts before the engine's own arguments; empty without."""
+    strategy = given["attention_strategy"]
+    if strategy not in contract.WHEEL_STRATEGIES:
+        return [], []
+    found = settings["wheel"]
+    sources, directory = strategy == "build_on_start", f"{found['root']}/{found['key']}"
+    # In check mode a wheel may not be built yet.
+    what = f"{CACHE}/gpuhosts-wheel/{found['key']}" if sources else found.get("sha256", "not-built-yet")
+    volumes = [f"{WHEEL_PROGRAMS}:/gpuhosts:ro", f"{directory}-sources:/wheel:ro" if sources else f"{directory}:/wheel:ro"]
+    return volumes, ["/gpuhosts/start.py", "build" if sources else "wheel", "/wheel", what, *ENTRY_POINT]
 
 
 def _published(listen_address: str) -> str:
@@ -160,6 +182,7 @@ def compose(result: dict, given: dict, host, settings) -> dict:
     """Return the compose file of an instance as a mapping: the same container as `docker run --restart=always` makes."""
     name = given["name"]
     docker = host.get("docker") or {}
+    wheel_volumes, started = _wheel(given, settings)
     devices = [f"nvidia.com/gpu={card}" for card in (["all"] if given["gpus"] is None else given["gpus"])]
     service = {
         "image": result["image"]["reference"],
@@ -169,7 +192,7 @@ def compose(result: dict, given: dict, host, settings) -> dict:
         "pull_policy": "never",
         "network_mode": "bridge",
         "env_file": [f"{ROOT}/{name}/environment"],
-        "volumes": [f"{result['model']['path']}:{model_path(given['model'])}:ro", f"cache:{CACHE}"],
+        "volumes": [f"{result['model']['path']}:{model_path(given['model'])}:ro", f"cache:{CACHE}", *wheel_volumes],
         "ports": [f"{_published(settings['listen_address'])}:{given['port']}:{container.ENGINE_PORT}"],
         "security_opt": ["no-new-privileges"],
         "cap_drop": ["ALL"],
@@ -181,6 +204,8 @@ def compose(result: dict, given: dict, host, settings) -> dict:
     else:
         # The long form: compose before 2.30 does not read CDI names under `devices`.
         service["deploy"] = {"resources": {"reservations": {"devices": [{"driver": "cdi", "device_ids": devices, "capabilities": ["gpu"]}]}}}
+    if started:
+        service["entrypoint"] = ["python3", *started]
     if settings["ipc"]:
         service["ipc"] = settings["ipc"]
     if settings["shm_size"]:

@@ -35,7 +35,7 @@ class Facts(NamedTuple):
     engine does not have. schema: all of its options. mla: attention is computed on the latent vectors (DeepSeek). max_model_len,
     max_num_batched_tokens, max_num_seqs, chunked, prefix, block, dtype, quantization, core and attention are what the engine makes of the
     options; quantization is None for 16-bit weights. derived is the longest context of the model's own. memory_bytes is RAM. large: the cards have
-    70 GiB or more, for which V1 has other defaults.
+    70 GiB or more, for which V1 has other defaults. strategy: the instance's attention_strategy.
     """
 
     lane: lanes.Lane
@@ -65,6 +65,7 @@ class Facts(NamedTuple):
     block: int
     tp: int
     pp: int
+    strategy: str
 
     @property
     def pools(self) -> bool:
@@ -95,6 +96,7 @@ def facts(
     driver: str | None = None,
     nvlink: bool | None = None,
     card_bytes: int | None = None,
+    strategy: str = "default",
 ) -> Facts:
     """Resolve an option map that has passed options.check.
 
@@ -134,6 +136,7 @@ def facts(
         block=16 if block is None else block,
         tp=option("tensor_parallel_size"),
         pp=option("pipeline_parallel_size"),
+        strategy=strategy,
         **_sizes(lane, option, env, model, core, derived, large),
     )
 

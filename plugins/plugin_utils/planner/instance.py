@@ -45,6 +45,7 @@ KEYS = {
     "cpuset_mems": Key(str, "a string of NUMA node numbers (quote it)"),
     "supervisor": Key(str, "a string", "systemd"),
     "runtime": Key(str, "a string", "container"),
+    "attention_strategy": Key(str, "a string", "default"),
 }
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # a systemd unit and a container carry it
@@ -57,6 +58,11 @@ AS_GIVEN = "as_given"  # nothing is solved: the options go to the engine as they
 PROFILES = ("throughput", "low_memory", "latency", AS_GIVEN)
 SUPERVISORS = ("systemd", "compose", "docker")  # who starts an instance, and starts it again
 RUNTIMES = ("container", "native")  # in what the engine runs
+# What the engine gets for attention besides its own: nothing, the backend xFormers by name, or the role flash_attn_wheel's wheel.
+WHEEL_STRATEGIES = ("wheel", "build_on_start")
+STRATEGIES = ("default", "xformers", *WHEEL_STRATEGIES)
+STRATEGY_VERSION = "0.8.5"  # the only engine that reads the variable, and that a wheel is built for
+BACKEND = "VLLM_ATTENTION_BACKEND"
 CPUSETS = {"cpuset_cpus": ("CPUs", "0-55"), "cpuset_mems": ("NUMA nodes", "0-1")}  # what each numbers, and an example
 OBJECTIVES = {"context": int, "concurrency": int, "max_gpu_memory_gib": float}
 LARGEST_OBJECTIVE = 2**24
@@ -121,11 +127,12 @@ def normalize(instance: dict) -> dict:
     """The instance with every key of KEYS and its default, as a plain copy. It has passed `problems`.
 
     gpus, revision, objective, cpuset_cpus and cpuset_mems stay None when they are not given: all cards, the hub's default, no goal, all CPUs,
-    the memory of all nodes.
+    the memory of all nodes. The attention_strategy xformers is a variable in env from here on.
     """
     given = {key: value for key, value in plain(instance).items() if value is not None}
     defaults = {key: plain(contract.default) for key, contract in KEYS.items()}
-    return {**defaults, "served_model_name": given.get("name"), **given}
+    full = {**defaults, "served_model_name": given.get("name"), **given}
+    return {**full, "env": {BACKEND: "XFORMERS", **full["env"]}} if full["attention_strategy"] == "xformers" else full
 
 
 def problems(instances, gpu_count: int | None = None) -> list[Problem]:
@@ -209,6 +216,7 @@ def _one(instance: dict, gpu_count: int | None) -> Iterator[Problem]:
             message = f"{key} {str(instance[key])!r} is not a set of {what}."
             yield Problem(f"invalid_{key}", message, f'Write it as docker run reads it, such as "{example}" or "0,2,4-7".')
     yield from _supervision(instance)
+    yield from _strategy(instance)
     yield from _profile(instance)
     yield from _gpus(instance.get("gpus"), gpu_count)
     yield from _env(instance.get("env", {}))
@@ -230,6 +238,23 @@ def _supervision(instance: dict) -> Iterator[Problem]:
     if instance.get("runtime") == "native" and supervisor in SUPERVISORS and supervisor != "systemd":
         message = f"the runtime native is a program of the host, and the supervisor {supervisor} starts containers only."
         yield Problem("native_needs_systemd", message, "Use supervisor: systemd, or runtime: container.")
+
+
+def _strategy(instance: dict) -> Iterator[Problem]:
+    """What is added to the engine for attention, as far as that can be seen without model and card."""
+    strategy, version, backend = instance.get("attention_strategy"), instance.get("engine_version"), instance.get("env", {}).get(BACKEND)
+    if strategy not in (None, *STRATEGIES):
+        yield Problem("unknown_attention_strategy", f"the attention_strategy {str(strategy)!r} is not known.", f"Use one of {', '.join(STRATEGIES)}.")
+    elif strategy not in (None, "default") and version != STRATEGY_VERSION:
+        reason = "has no xFormers backend" if strategy == "xformers" else "imports flash-attn 1 for no model"
+        message = f"the attention_strategy {strategy} is for vLLM {STRATEGY_VERSION}, and vLLM {version} {reason}."
+        yield Problem("strategy_not_for_version", message, f"Remove attention_strategy, or use engine_version: {STRATEGY_VERSION}.")
+    elif strategy in WHEEL_STRATEGIES and instance.get("runtime") == "native":
+        message = f"the attention_strategy {strategy} prepares a container, and the runtime native has none."
+        yield Problem("wheel_needs_container", message, "Use runtime: container, or add the package to vllm_native_requirements.")
+    elif strategy == "xformers" and backend not in (None, "XFORMERS"):
+        message = f"the attention_strategy is xformers, and env says {BACKEND}: {backend}."
+        yield Problem("strategy_against_env", message, f"Remove one of the two: attention_strategy, or {BACKEND} from env.")
 
 
 def _profile(instance: dict) -> Iterator[Problem]:

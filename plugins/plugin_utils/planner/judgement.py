@@ -119,6 +119,7 @@ class Judgement:
             driver=case.host.driver_version,
             nvlink=case.host.nvlink,
             card_bytes=case.smallest,
+            strategy=case.instance["attention_strategy"],
         )
 
     @lazy

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from .. import lanes, values
 from ..facts import Facts, forced_backend, v1_obstacles
+from ..instance import WHEEL_STRATEGIES
 from ..problem import Problem
 from .subject import Subject, listed, of_sizes
 
@@ -68,6 +69,16 @@ def flash_attn_breaks_vision(f: Facts) -> Problem | None:
         return None
     message = f"VLLM_ATTENTION_BACKEND=FLASH_ATTN makes the vision tower of {f.model.architecture} import flash-attn 2, which needs compute capability 8.0."
     return Problem("flash_attn_breaks_vision", message, "Remove VLLM_ATTENTION_BACKEND from env.")
+
+
+@RULES.warning
+def flash_attn_without_effect(f: Facts) -> Problem | None:
+    """No text model of 0.8.5 imports flash_attn; models/vision.py get_vit_attn_backend takes it from compute capability 8.0 on, and 2.1 at least."""
+    if f.strategy not in WHEEL_STRATEGIES or (f.model.multimodal and f.sm >= 80):
+        return None
+    reason = f"vision towers use xFormers on compute capability {f.capability}" if f.model.multimodal else "text models never import flash_attn"
+    message = f"The attention_strategy {f.strategy} changes nothing for {f.model.architecture}: in vLLM {f.lane.version} {reason}."
+    return Problem("flash_attn_without_effect", message, "Remove attention_strategy, unless code of your own in the image imports the package.")
 
 
 @RULES.warning

@@ -73,6 +73,44 @@ def test_a_dollar_is_no_variable_of_compose():
     assert "--x=$$HOME" in service.compose_text({"command": ["--x=$HOME"]})
 
 
+WHEEL = {"key": "flash-attn-1.0.9-1", "sha256": "964c", "root": "/var/lib/vllm/wheels", "build_seconds": 7200}
+PROGRAMS = "/usr/local/lib/gpuhosts/wheel:/gpuhosts:ro"
+
+
+@pytest.mark.parametrize(
+    "strategy, volume, started, ready",
+    [
+        ("wheel", "/var/lib/vllm/wheels/flash-attn-1.0.9-1:/wheel:ro", ["wheel", "/wheel", "964c"], 600),
+        (
+            "build_on_start",
+            "/var/lib/vllm/wheels/flash-attn-1.0.9-1-sources:/wheel:ro",
+            ["build", "/wheel", "/root/.cache/gpuhosts-wheel/flash-attn-1.0.9-1"],
+            7800,
+        ),
+    ],
+)
+def test_a_wheel_is_mounted_and_installed_before_the_engine_starts(strategy, volume, started, ready):
+    expected = ["/gpuhosts/start.py", *started, "-m", "vllm.entrypoints.openai.api_server"]
+    definition = make(attention_strategy=strategy, settings={"wheel": WHEEL})["definition"]
+    command = definition["command"]
+    assert command[command.index(IMAGE) - 1 :] == ["--entrypoint=python3", IMAGE, *expected]
+    assert [word for word in command if word.startswith("--volume=")][-2:] == [f"--volume={PROGRAMS}", f"--volume={volume}"]
+    assert definition["limits"]["ready_seconds"] == ready
+    made = make(attention_strategy=strategy, supervisor="compose", settings={"wheel": WHEEL})["compose"]
+    engine = yaml.safe_load(made)["services"]["vllm"]
+    assert engine["entrypoint"] == ["python3", *expected] and engine["command"] == ARGV and engine["volumes"][-2:] == [PROGRAMS, volume]
+
+
+def test_check_mode_shows_a_wheel_that_is_not_built_yet():
+    wheel = {name: value for name, value in WHEEL.items() if name != "sha256"}
+    assert "not-built-yet" in make(attention_strategy="wheel", settings={"wheel": wheel})["definition"]["command"]
+
+
+@pytest.mark.parametrize("strategy", ["default", "xformers"])
+def test_other_strategies_leave_the_container_as_it_is(strategy):
+    assert make(attention_strategy=strategy) == make()
+
+
 def test_an_old_engine_gets_the_runtime_under_every_supervisor():
     assert "--runtime=nvidia" in make(OLD_ENGINE)["definition"]["command"]
     engine = yaml.safe_load(make(OLD_ENGINE, supervisor="compose")["compose"])["services"]["vllm"]

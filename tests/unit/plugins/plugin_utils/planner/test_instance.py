@@ -158,6 +158,30 @@ def test_what_cannot_start_the_engine(keys, code):
     assert problem.code == code and "'coder'" in problem.message and problem.remedy
 
 
+@pytest.mark.parametrize("strategy", ["default", "xformers", "wheel", "build_on_start", None])
+def test_attention_strategies(strategy):
+    assert one(attention_strategy=strategy) == []
+
+
+@pytest.mark.parametrize(
+    "keys, code, words",
+    [
+        ({"attention_strategy": "flash"}, "unknown_attention_strategy", "Use one of default, xformers, wheel, build_on_start."),
+        ({"attention_strategy": "xformers", "engine_version": "0.19.1"}, "strategy_not_for_version", "vLLM 0.19.1 has no xFormers backend."),
+        ({"attention_strategy": "wheel", "engine_version": "0.33.0"}, "strategy_not_for_version", "vLLM 0.33.0 imports flash-attn 1 for no model."),
+        ({"attention_strategy": "wheel", "runtime": "native"}, "wheel_needs_container", "add the package to vllm_native_requirements"),
+        (
+            {"attention_strategy": "xformers", "env": {"VLLM_ATTENTION_BACKEND": "FLASH_ATTN"}},
+            "strategy_against_env",
+            "and env says VLLM_ATTENTION_BACKEND: FLASH_ATTN.",
+        ),
+    ],
+)
+def test_an_attention_strategy_that_cannot_work(keys, code, words):
+    (problem,) = one(**keys)
+    assert problem.code == code and words in f"{problem.message} {problem.remedy}"
+
+
 @pytest.mark.parametrize("profile", ["throughput", "low_memory", "latency", "as_given", None])
 def test_profiles(profile):
     assert one(profile=profile) == []
@@ -333,7 +357,13 @@ def test_normalize_fills_every_key():
         "cpuset_mems": None,
         "supervisor": "systemd",
         "runtime": "container",
+        "attention_strategy": "default",
     }
+
+
+def test_the_strategy_xformers_is_a_variable_of_the_engine():
+    full = instance.normalize(GOOD | {"attention_strategy": "xformers", "env": {"A": "1"}})
+    assert full["env"] == {"VLLM_ATTENTION_BACKEND": "XFORMERS", "A": "1"}
 
 
 def test_normalize_keeps_what_is_given_and_takes_null_for_missing():

@@ -116,6 +116,7 @@ RULES = {
     "attention_backend_refused!": (case(env={"VLLM_ATTENTION_BACKEND": "FLASHINFER"}), case(env={"VLLM_ATTENTION_BACKEND": "XFORMERS"})),
     "latent_attention_needs_flash!": (case(None, DEEPSEEK_LITE), case(None, DEEPSEEK_LITE, env={"VLLM_MLA_DISABLE": "1"})),
     "flash_attn_breaks_vision!": (case(None, QWEN2_VL, env={"VLLM_ATTENTION_BACKEND": "FLASH_ATTN"}), case(None, QWEN2_VL)),
+    "flash_attn_without_effect": (case(strategy="wheel"), case(None, QWEN2_VL, strategy="wheel", capability=(8, 6))),
     "attention_backend_ignored": (case(env={"VLLM_ATTENTION_BACKEND": "FLASH_ATTN"}), case(env={"VLLM_ATTENTION_BACKEND": "FLASH_ATTN"}, capability=(8, 6))),
     "engine_picks_broken_attention": (case(version="0.19.1"), case({"attention_backend": "TRITON_ATTN"}, version="0.19.1")),
     "env_ignored": (case(version="0.19.1", env={"VLLM_ATTENTION_BACKEND": "XFORMERS"}), case(env={"VLLM_ATTENTION_BACKEND": "XFORMERS"})),
@@ -496,3 +497,15 @@ def test_pooling_computes_prompts_whole():
 def test_sixteen_bit_weights_are_quantised_by_few_methods(given):
     assert "quantization_mismatch!" in codes(given)
     assert "quantization_mismatch!" not in codes({"quantization": "bitsandbytes"})
+
+
+def test_a_wheel_does_not_make_forced_flash_attention_work_for_a_vision_tower():
+    given = {"env": {"VLLM_ATTENTION_BACKEND": "FLASH_ATTN"}, "strategy": "wheel"}
+    assert "flash_attn_breaks_vision!" in codes(None, QWEN2_VL, **given)
+
+
+def test_what_a_wheel_changes_is_said():
+    message = only("flash_attn_without_effect", strategy="wheel").message
+    assert message == "The attention_strategy wheel changes nothing for Qwen3ForCausalLM: in vLLM 0.8.5 text models never import flash_attn."
+    message = only("flash_attn_without_effect", None, QWEN2_VL, strategy="build_on_start").message
+    assert message.endswith("in vLLM 0.8.5 vision towers use xFormers on compute capability 7.5.")

@@ -1,0 +1,152 @@
+"""A wheel that was really compiled: on both hosts, in what serves, and what is said when something is in the way."""
+
+import json
+import os
+import shlex
+
+import lab_serving
+import pytest
+from lab_play import recap
+
+small = pytest.mark.skipif(os.environ["WHEEL"] != "small", reason="of the small extension, which compiles in seconds")
+IMAGE = "example.org/vllm:mine"
+
+
+def test_it_holds_code_for_sm_75_and_nothing_else(store):
+    manifest = json.loads((store / "manifest.json").read_text())
+    listings = [text for listing in manifest["objdump"].values() for text in listing.values()]
+    lines = [line for text in listings for line in text.splitlines()]
+    assert lines and all(line.endswith(".sm_75.cubin") for line in lines), lines
+    assert manifest["wanted"]["archs"] == ["7.5"] and manifest["imported"] == manifest["imports"]
+    assert (manifest["torch"], manifest["cuda"], manifest["builder"]) == ("2.6.0+cu124", "12.4", "gpu01")
+
+
+def test_both_hosts_serve_with_it(hosts, store):
+    manifest = json.loads((store / "manifest.json").read_text())
+    for host in hosts:
+        path = f"/var/lib/vllm/wheels/{store.name}"
+        assert host.machine.out(f"sha256sum {path}/{manifest['wheel']}").split()[0] == manifest["sha256"]
+        assert "PYTHONPATH=/tmp/gpuhosts-wheel" in host.machine.out("docker exec vllm-coder cat /proc/1/environ | tr '\\0' '\\n'")
+        inside = f"import {manifest['imports'][0]} as module; print(module.__file__)"
+        found = host.machine.out(f"docker exec --env PYTHONPATH=/tmp/gpuhosts-wheel vllm-coder python3 -c {shlex.quote(f'import torch; {inside}')}")
+        assert found.startswith("/tmp/gpuhosts-wheel/")
+        assert host.ask(timeout=120) == 200
+
+
+def test_without_a_card_the_forward_pass_is_not_run_and_that_is_kept(hosts, store):
+    proofs = [json.loads(host.machine.out(f"cat /var/lib/vllm/wheels/{store.name}/proof.json")) for host in hosts]
+    assert all(proof["forward"] is None and proof["not_run"] for proof in proofs), proofs
+
+
+def test_a_second_run_builds_nothing_and_changes_nothing(play, hosts):
+    before = [host.started() for host in hosts]
+    status, output = play("playbooks/site.yml")
+    assert status == 0, output
+    assert "wheel_build" not in output and all(recap(output)[host.name]["changed"] == 0 for host in hosts), output
+    assert [host.started() for host in hosts] == before
+
+
+def test_a_wheel_that_was_damaged_on_a_host_is_carried_anew(play, hosts, store):
+    path = f"/var/lib/vllm/wheels/{store.name}"
+    host = hosts[1]
+    sums = host.machine.out(f"sha256sum {path}/*.whl")
+    host.machine.run(f"truncate --size=1000 {path}/*.whl")
+    status, output = play("playbooks/artifacts.yml", host="gpu02")
+    assert status == 0 and recap(output)["gpu02"]["changed"] == 1, output
+    assert host.machine.out(f"sha256sum {path}/*.whl") == sums
+
+
+def test_a_wheel_that_was_damaged_in_the_store_is_carried_nowhere(play, store):
+    (wheel,) = store.glob("*.whl")
+    whole = wheel.read_bytes()
+    wheel.write_bytes(whole[:-1] + b"x")
+    try:
+        status, output = play("playbooks/site.yml", host="gpu02")
+    finally:
+        wheel.write_bytes(whole)
+    assert status != 0
+    assert f"{wheel} is not the wheel that its manifest names: its SHA-256 is " in output and "Nothing was changed on any host." in output
+
+
+def test_a_builder_that_is_down_is_not_missed_where_the_store_has_the_wheel(play):
+    status, output = play("playbooks/site.yml", host="gpu02", flash_attn_wheel_builder="nowhere.invalid")
+    assert status == 0, output
+
+
+def test_without_a_wheel_in_the_store_a_builder_that_is_down_stops_the_run_before_any_change(play, tmp_path):
+    status, output = play("playbooks/site.yml", host="gpu02", flash_attn_wheel_builder="nowhere.invalid", flash_attn_wheel_store=str(tmp_path))
+    assert status != 0
+    assert f"is not in {tmp_path}, and its builder nowhere.invalid cannot be reached." in output
+    assert "Nothing was changed on any host." in output and recap(output)["gpu02"]["changed"] == 0
+
+
+# -- What a build says ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def build(play, hosts, tmp_path):
+    """build(line of shell, **variables): a build on gpu01 in an image that was made by the line; (status, output)."""
+    machine, directory = hosts[0].machine, "/var/lib/gpuhosts/wheel-test"
+
+    def run(line="true", **variables):
+        machine.run(
+            f"docker run --name mine --network none --user root --entrypoint sh $(docker inspect --format {{{{.Image}}}} vllm-coder) -c {shlex.quote(line)}"
+        )
+        machine.run(f"docker commit mine {IMAGE} && docker rm mine")
+        given = {"vllm_images": {"0.8.5": IMAGE}, "flash_attn_wheel_store": str(tmp_path / "store"), "flash_attn_wheel_build_root": directory}
+        return play("playbooks/artifacts.yml", host="gpu01", **given, **variables)
+
+    yield run
+    machine.run(f"docker image rm --force {IMAGE}; rm -rf {directory}")
+
+
+NVCC = "/usr/lib/nvidia-cuda-toolkit/bin/nvcc"
+
+
+@small
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("rm /usr/bin/nvcc", "The image has no nvcc, so that nothing can be compiled in it: name one that has the compiler of CUDA 12.4"),
+        (
+            f"sed -i 's,^exec.*,exec {NVCC} \"$@\" | sed s/12.4/12.8/,' /usr/bin/nvcc",
+            "The image's nvcc is of CUDA 12.8 and its PyTorch 2.6.0+cu124 is built for 12.4",
+        ),
+    ],
+)
+def test_an_image_in_which_nothing_can_be_built(build, line, words):
+    status, output = build(line)
+    assert status != 0 and words in output, output
+
+
+@small
+def test_a_build_that_runs_out_of_memory_is_tried_with_fewer_jobs(build, hosts):
+    """A compiler that takes all memory there is, while another one may run beside it: the kernel really ends it, within the build's own limit."""
+    greedy = f'#!/bin/sh\n[ "$MAX_JOBS" != 2 ] || tail /dev/zero\nexec {NVCC} "$@"\n'
+    status, output = build(f"printf %s {shlex.quote(greedy)} > /usr/bin/nvcc", flash_attn_wheel_memory_gib=1)
+    log = hosts[0].machine.out("cat /var/lib/gpuhosts/wheel-test/*/build.log")
+    assert status == 0, output
+    assert "Killed" in log and "Successfully built" in log, log
+
+
+@small
+def test_what_the_compiler_said(build):
+    """And not the warnings around it."""
+    broken = 'echo "int x = nothing;" > /tmp/bad.h; set -- "$@" -include /tmp/bad.h'
+    real = f'#!/bin/sh\ncase "$*" in *scale.cu*) {broken};; esac\nexec {NVCC} "$@"\n'
+    status, output = build(f"printf %s {shlex.quote(real)} > /usr/bin/nvcc")
+    assert status != 0
+    assert 'The compiler said: /tmp/bad.h(1): error: identifier "nothing" is undefined' in output, output
+
+
+@small
+def test_an_instance_that_compiles_when_it_starts(play, hosts):
+    """The last one: the host serves that way afterwards."""
+    host = hosts[0]
+    instance = lab_serving.instance(attention_strategy="build_on_start")
+    status, output = play("playbooks/site.yml", host="gpu01", vllm_instances=[instance])
+    assert status == 0, output
+    assert "step 3 of 3" in host.machine.out("docker logs vllm-coder 2>&1") and host.ask(timeout=120) == 200
+    host.machine.run("systemctl restart vllm-coder")
+    host.until("curl --silent --fail http://127.0.0.1:8888/health", seconds=300)
+    assert "step" not in host.machine.out("docker logs vllm-coder 2>&1 | head -3"), "it is compiled once"
