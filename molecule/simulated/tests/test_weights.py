@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 
 import lab_play
 import pytest
@@ -68,13 +69,11 @@ def test_one_fetch_for_both_hosts_and_none_for_the_second_run(bare, mirror):
 
 def test_a_file_that_was_damaged_comes_from_the_other_host(gpu01, gpu02, mirror):
     commit, before = whole(gpu02), lines(mirror)
-    kept = gpu02.machine.out(f"stat --format=%y {STORE}/{commit}/tokenizer.json")
     gpu02.machine.run(f"printf damaged | dd of={STORE}/{commit}/{WEIGHTS} bs=1 seek=5000 conv=notrunc status=none")
     status, output = artifacts()
     assert status == 0, output
     assert whole(gpu02) == commit
     assert lines(mirror) == before, "the hub is not asked"
-    assert gpu02.machine.out(f"stat --format=%y {STORE}/{commit}/tokenizer.json") == kept
     assert not gpu02.machine.has(f"{STORE}/transfer")
     gpu02.machine.run("! systemctl list-units --plain --no-legend 'model-transfer-*' | grep .")
 
@@ -144,3 +143,66 @@ def test_a_full_disk(bare):
     assert status != 0
     assert f"{REPO} lacks 0.0 GiB" in output and "Make room, or put the models elsewhere (model_weights_root). Nothing was fetched." in output
     assert not gpu01.machine.has(LINK)
+
+
+@pytest.fixture
+def slow_hub(mirror):
+    """The hub sends 60 KB/s: the weights take five seconds."""
+    mirror.run("sed -i 's/^    etag off;/    limit_rate 60k; etag off;/' /srv/hub/hub.conf && systemctl restart nginx")
+    yield mirror
+    mirror.run("sed -i 's/limit_rate 60k; //' /srv/hub/hub.conf && systemctl restart nginx")
+
+
+def begin(**variables):
+    """playbooks/artifacts.yml in the background."""
+    words, settings = lab_play.command("playbooks/artifacts.yml", "--extra-vars", json.dumps(variables))
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **settings)
+
+
+def test_a_connection_that_is_cut(bare, slow_hub):
+    run = begin()
+    bare[0].until(f"find {STORE} -name '*.incomplete' 2>/dev/null | grep -q .")
+    slow_hub.run("sleep 2; systemctl kill --signal=KILL nginx; systemctl restart nginx")
+    output = " ".join(run.communicate(timeout=300)[0].split())
+    assert run.returncode != 0
+    assert f"Fetching {REPO} from http://mirror:8080 failed" in output
+    assert "run again, it resumes where it stopped." in output
+    assert not bare[0].machine.has(LINK), "nothing half-written is in place"
+    before = lines(slow_hub)
+    status, output = artifacts()
+    assert status == 0, output
+    assert not [line for line in slow_hub.out("cat /var/log/nginx/hub.log").splitlines()[before:] if "GET" in line and "README.md" in line]
+    assert whole(bare[0]) == whole(bare[1])
+
+
+def test_two_runs_at_once(bare, slow_hub):
+    before = lines(slow_hub)
+    runs = [begin(), begin()]
+    outputs = [run.communicate(timeout=300)[0] for run in runs]
+    size = int(bare[0].machine.out(f"stat --dereference --format=%s {LINK}/{WEIGHTS}"))
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    assert [line.split()[5] for line in asked(slow_hub, before)].count(str(size)) == 1, "the weights are sent once"
+    assert whole(bare[0]) == whole(bare[1])
+
+
+def test_hosts_pull_from_the_sites_registry_and_the_public_one_is_asked_once(gpu01, gpu02, mirror):
+    """The mirror's registry is the public one here; gpu01 holds the site's."""
+    image = gpu02.machine.out("docker images --digests --format '{{.Repository}}@{{.Digest}}' vllm/vllm-openai | head -1")
+    extra = {"image_registry_images": [image], "image_registry_upstream": "mirror:5000", "image_registry_upstream_tls": False, "image_registry_port": 5001}
+
+    def bring_up():
+        inventories = ("inventories/lab", "molecule/simulated/registry.yml")
+        return lab_play.play("playbooks/image_registry.yml", "--extra-vars", json.dumps(extra), inventories=inventories)
+
+    status, output = bring_up()
+    assert status == 0, output
+    blobs = "journalctl --unit docker-registry --output cat | grep -c 'GET /v2/vllm/vllm-openai/blobs' || true"
+    asked_before = mirror.out(blobs)
+    status, output = bring_up()
+    assert status == 0, output
+    assert "changed=0" in output
+    digest = image.partition("@")[2]
+    question = f"curl --silent --fail --head --header 'Accept: application/vnd.docker.distribution.manifest.v2+json' http://gpu01:5001/v2/vllm/vllm-openai/manifests/{digest}"
+    assert digest in gpu02.machine.out(question)
+    assert mirror.out(blobs) == asked_before, "the second run asks the public registry for nothing"
+    gpu01.machine.run("systemctl disable --now docker-registry")
