@@ -185,7 +185,7 @@ def test_two_runs_at_once(bare, slow_hub):
     assert whole(bare[0]) == whole(bare[1])
 
 
-def test_hosts_pull_from_the_sites_registry_and_the_public_one_is_asked_once(gpu01, gpu02, mirror):
+def test_the_sites_registry_has_the_image_by_its_digest_and_asks_the_public_one_once(gpu01, gpu02, mirror):
     """The mirror's registry is the public one here; gpu01 holds the site's."""
     image = gpu02.machine.out("docker images --digests --format '{{.Repository}}@{{.Digest}}' vllm/vllm-openai | head -1")
     extra = {"image_registry_images": [image], "image_registry_upstream": "mirror:5000", "image_registry_upstream_tls": False, "image_registry_port": 5001}
@@ -202,7 +202,7 @@ def test_hosts_pull_from_the_sites_registry_and_the_public_one_is_asked_once(gpu
     assert status == 0, output
     assert "changed=0" in output
     digest = image.partition("@")[2]
-    question = f"curl --silent --fail --head --header 'Accept: application/vnd.docker.distribution.manifest.v2+json' http://gpu01:5001/v2/vllm/vllm-openai/manifests/{digest}"
-    assert digest in gpu02.machine.out(question)
+    accept = "Accept: application/vnd.docker.distribution.manifest.v2+json"
+    assert digest in gpu02.machine.out(f"curl --silent --fail --head --header '{accept}' http://gpu01:5001/v2/vllm/vllm-openai/manifests/{digest}")
     assert mirror.out(blobs) == asked_before, "the second run asks the public registry for nothing"
     gpu01.machine.run("systemctl disable --now docker-registry")

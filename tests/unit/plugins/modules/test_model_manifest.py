@@ -68,13 +68,14 @@ def test_the_index_is_asked_where_there_are_shards(run_module, hub):
 
 
 def test_a_hub_that_throttles_is_asked_again_and_it_is_said(run_module, hub, monkeypatch):
-    pauses = []
+    pauses, said = [], []
     monkeypatch.setattr(model_hub.time, "sleep", pauses.append)
+    monkeypatch.setattr(model_manifest.AnsibleModule, "warn", lambda module, sentence, **more: said.append(sentence))
     hub.answers[f"/api/models/{REPO}/revision/main?blobs=true"][:0] = [(429, {"Retry-After": "7"}, b""), (429, {}, b"")]
     result = run_module(model_manifest, repo_id=REPO, endpoint=hub.url)
     assert result["manifest"]["commit"] == COMMIT
     assert pauses == [7, 15]
-    assert f"{hub.url} throttles this network address (HTTP 429): asked again after 7 s." in str(result["warnings"])
+    assert said[0] == f"{hub.url} throttles this network address (HTTP 429): asked again after 7 s."
 
 
 def test_a_hub_that_goes_on_to_throttle(run_module, hub, monkeypatch):
