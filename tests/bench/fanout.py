@@ -177,7 +177,8 @@ def bittorrent(net, files, receivers):
     hook.write_text("#!/bin/sh\nexec touch complete\n")
     hook.chmod(0o755)
     words = ["aria2c", "--no-conf", "--dir=.", "--seed-ratio=0", "--listen-port=6881", "--enable-dht=false", "--file-allocation=none",
-             "--console-log-level=warn", "--summary-interval=0", "--bt-max-peers=0", "--bt-request-peer-speed-limit=100M", f"--on-bt-download-complete={hook}", torrent]  # fmt: skip
+             "--console-log-level=warn", "--summary-interval=0", "--bt-max-peers=0", "--bt-request-peer-speed-limit=100M",
+             f"--on-bt-download-complete={hook}", torrent]  # fmt: skip
     net.start(1, *words, "--bt-seed-unverified=true")
     _listens(net, 1, 6881)
     began = time.monotonic()
