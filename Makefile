@@ -73,6 +73,11 @@ accuracy: $(VENV)/.run  ## Predicted beside measured memory of real starts; CASE
 bench-planner: $(VENV)/.dev  ## Plans per second on one core
 	pytest tests/bench --benchmark-timer=time.process_time --benchmark-columns=min,median,ops --benchmark-sort=name
 
+.PHONY: bench-fanout
+bench-fanout: $(VENV)/.dev  ## Seconds to bring 1 to 16 hosts a model, by four ways; needs root, OPTIONS= such as --ways tiers
+	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check matplotlib==3.11.2
+	python3 tests/bench/fanout.py $(OPTIONS)
+
 .PHONY: build
 build: $(VENV)/.run  ## The collection's artifact
 	ansible-galaxy collection build --force

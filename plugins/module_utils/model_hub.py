@@ -1,10 +1,12 @@
 # Copyright: (c) 2026, the gpuhosts.inference authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""One small file of a model from a Hugging Face hub, or from a mirror of it."""
+"""What a Hugging Face hub, or a mirror of it, says of a model before anything large is fetched."""
 
 from __future__ import annotations
 
 import json
+import struct
+import time
 from urllib.error import HTTPError
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -12,6 +14,12 @@ from ansible.module_utils.urls import open_url
 
 # The longest config.json of a public model has a few hundred kilobytes; anything larger is something else.
 MAXIMUM_BYTES = 4 * 1024 * 1024
+# Lists of files and of tensors are longer: 8 MB for the largest models.
+MAXIMUM_LIST_BYTES = 64 * 1024 * 1024
+INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
+# A hub that throttles is asked again after as long as it says, or these seconds.
+PAUSES = (5, 15, 45)
+LONGEST_PAUSE = 120
 REDIRECTS = (301, 302, 303, 307, 308)
 MAXIMUM_REDIRECTS = 5
 
@@ -31,32 +39,100 @@ def config_url(endpoint, repo_id, revision):
 
 def fetch_config(endpoint, repo_id, revision, token="", timeout=10):
     """The model's config.json as a dict. Raises HubError. Proxies are those of the environment."""
-    url = config_url(endpoint, repo_id, revision)
+    return _object(config_url(endpoint, repo_id, revision), _Question(endpoint, repo_id, revision, token, timeout))
+
+
+def fetch_manifest(endpoint, repo_id, revision, token="", timeout=30, say=None):
+    """The hub's own list of a model's files: {repo_id, revision, commit, files: {name: {size, sha256 or blob_id}}}. Raises HubError.
+
+    A hub that throttles is asked again, three times; `say` is told of each.
+    """
+    question = _Question(endpoint, repo_id, revision, token, timeout, "list of files", MAXIMUM_LIST_BYTES, say or (lambda sentence: None))
+    url = "{}/api/models/{}/revision/{}?blobs=true".format(endpoint.rstrip("/"), quote(repo_id, safe="/"), quote(revision, safe=""))
+    answer = _object(url, question)
     try:
-        data = _get(url, token, timeout)
-    except HTTPError as error:
-        raise HubError(_refusal(error, endpoint, repo_id, revision, token))
-    except Exception as error:  # open_url raises from several libraries: name resolution, time-outs, TLS, proxies.
-        why = getattr(error, "reason", None) or error
-        raise HubError(f"The hub {endpoint} cannot be reached ({str(why) or type(why).__name__}): check the address, the proxy and the network.", True)
-    if len(data) > MAXIMUM_BYTES:
-        raise HubError(f"What {url} answers is larger than {MAXIMUM_BYTES} bytes and so no config.json: check the hub's address.")
+        files = {entry["rfilename"]: _file(entry) for entry in answer["siblings"]}
+        return {"repo_id": repo_id, "revision": revision, "commit": answer["sha"], "files": files}
+    except (KeyError, TypeError):
+        raise HubError(f"What {url} answers has no commit, or files without sizes and hashes: it is not a hub that knows its files; name another.")
+
+
+def fetch_tensors(endpoint, manifest, token="", timeout=30, say=None):
+    """The names of the checkpoint's tensors, from its index or the head of its only file; None where there is neither. Raises HubError."""
+    name = INDEX if INDEX in manifest["files"] else WEIGHTS
+    if name not in manifest["files"]:
+        return None
+    question = _Question(endpoint, manifest["repo_id"], manifest["commit"], token, timeout, name, MAXIMUM_LIST_BYTES, say or (lambda sentence: None))
+    url = config_url(endpoint, manifest["repo_id"], manifest["commit"]).replace("config.json", quote(name))
+    if name == INDEX:
+        return sorted(_object(url, question).get("weight_map", {}))
+    # https://github.com/huggingface/safetensors#format: the length of the head, the head, then the tensors, which stay where they are.
+    head = _asked(question, lambda: _head(_open(url, token, timeout)))
+    return sorted(key for key in _parsed(head, url) if key != "__metadata__")
+
+
+class _Question:
+    """What is asked of a hub, for the sentences that say why there is no answer."""
+
+    def __init__(self, endpoint, repo_id, revision, token, timeout, what="config.json", maximum=MAXIMUM_BYTES, say=None):
+        self.endpoint, self.repo_id, self.revision, self.token, self.timeout = endpoint, repo_id, revision, token, timeout
+        self.what, self.maximum, self.say = what, maximum, say
+
+
+def _file(entry):
+    lfs = entry.get("lfs") or {}
+    identity = {"sha256": lfs["sha256"]} if lfs.get("sha256") else {"blob_id": entry["blobId"]}
+    return dict(identity, size=int(entry["size"]))
+
+
+def _head(response):
+    (length,) = struct.unpack("<Q", response.read(8))
+    return response.read(min(length, MAXIMUM_LIST_BYTES))
+
+
+def _object(url, question):
+    """A JSON object of the hub's."""
+    data = _asked(question, lambda: _open(url, question.token, question.timeout).read(question.maximum + 1))
+    if len(data) > question.maximum:
+        raise HubError(f"What {url} answers is larger than {question.maximum} bytes and so no {question.what}: check the hub's address.")
+    return _parsed(data, url)
+
+
+def _parsed(data, url):
     try:
-        config = json.loads(data.decode("utf-8"))
+        document = json.loads(data.decode("utf-8"))
     except ValueError:
-        config = None
-    if not isinstance(config, dict):
+        document = None
+    if not isinstance(document, dict):
         raise HubError(f"What {url} answers is not a JSON object: check the hub's address, and whether a proxy answers in its place.")
-    return config
+    return document
 
 
-def _get(url, token, timeout):
-    """The body. Redirects are followed here, because the token must not go to another server."""
+def _asked(question, ask):
+    """What the hub answers; when it throttles and somebody listens, after a pause."""
+    for pause in [*(PAUSES if question.say else ()), None]:
+        try:
+            return ask()
+        except HTTPError as error:
+            if error.code != 429 or pause is None:
+                raise HubError(_refusal(error, question))
+            told = error.headers.get("Retry-After") or ""
+            pause = min(int(told) if told.isdigit() else pause, LONGEST_PAUSE)
+            question.say(f"{question.endpoint} throttles this network address (HTTP 429): asked again after {pause} s.")
+            time.sleep(pause)
+        except Exception as error:  # open_url raises from several libraries: name resolution, time-outs, TLS, proxies.
+            why = getattr(error, "reason", None) or error
+            sentence = f"The hub {question.endpoint} cannot be reached ({str(why) or type(why).__name__}): check the address, the proxy and the network."
+            raise HubError(sentence, True)
+
+
+def _open(url, token, timeout):
+    """The response. Redirects are followed here, because the token must not go to another server."""
     origin = urlsplit(url)[:2]
     for dummy in range(MAXIMUM_REDIRECTS):
         headers = {"Authorization": f"Bearer {token}"} if token and urlsplit(url)[:2] == origin else {}
         try:
-            return open_url(url, headers=headers, timeout=timeout, follow_redirects="no", http_agent="gpuhosts.inference").read(MAXIMUM_BYTES + 1)
+            return open_url(url, headers=headers, timeout=timeout, follow_redirects="no", http_agent="gpuhosts.inference")
         except HTTPError as error:
             target = error.headers.get("Location")
             if error.code not in REDIRECTS or not target:
@@ -65,15 +141,16 @@ def _get(url, token, timeout):
     raise OSError(f"more than {MAXIMUM_REDIRECTS} redirects")
 
 
-def _refusal(error, endpoint, repo_id, revision, token):
+def _refusal(error, question):
     """A sentence for an HTTP status. The hub says more in X-Error-Code; a mirror may not."""
+    endpoint, repo_id, revision = question.endpoint, question.repo_id, question.revision
     code = error.headers.get("X-Error-Code") or ""
     if code == "EntryNotFound":
-        return f"{repo_id} at revision {revision} has no config.json on {endpoint}: it is not a model that the engine can load."
+        return f"{repo_id} at revision {revision} has no {question.what} on {endpoint}: it is not a model that the engine can load."
     if code == "RevisionNotFound":
         return f"{repo_id} has no revision {revision} on {endpoint}: name a branch, tag or commit that it has."
     if code != "RepoNotFound" and error.code in (401, 403):
-        gate = "the token that was given may not read it" if token else "no token was given"
+        gate = "the token that was given may not read it" if question.token else "no token was given"
         return (
             f"{endpoint} refuses {repo_id} (HTTP {error.code}), and {gate}: the model is gated or private (then accept its terms and give the token of an "
             "account that has access) or there is no model of that name."
@@ -82,4 +159,4 @@ def _refusal(error, endpoint, repo_id, revision, token):
         return f"{endpoint} has no {repo_id} at revision {revision} (HTTP {error.code}): check both names; a private model needs a token."
     if error.code == 429:
         return f"{endpoint} throttles this network address (HTTP 429): wait, or use a mirror of the hub."
-    return f"{endpoint} answers HTTP {error.code} for the config.json of {repo_id}: try again, or use a mirror of the hub."
+    return f"{endpoint} answers HTTP {error.code} for the {question.what} of {repo_id}: try again, or use a mirror of the hub."

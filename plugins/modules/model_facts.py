@@ -10,8 +10,8 @@ short_description: Which models are complete on a host, and what each one is
 version_added: "0.1.0"
 description:
   - Looks at all models of a host in one call and returns them under C(ansible_facts.gpuhosts_models).
-  - Compares each directory with the manifest that was written into it at the end of its download, C(.gpuhosts.json). A directory without a
-    manifest is a download that did not finish. Files are compared by size; their checksums were verified when they were downloaded.
+  - Compares each directory with the manifest that M(gpuhosts.inference.model_snapshot) wrote beside it. A directory without a manifest is a download
+    that did not finish. Files are compared by size and by the time they were written; their checksums were verified then.
   - Reads each model's C(config.json) from its directory. Only where it does not lie there, it is asked of the hub, so that a plan can be made
     before the weights are fetched.
   - Changes nothing and does not fail because of a model. What is wrong with one is said in its facts.
@@ -98,7 +98,7 @@ ansible_facts:
           type: dict
           sample: {repo_id: Qwen/Qwen3-32B-AWQ, revision: main, path: /srv/models/qwen/Qwen3-32B-AWQ}
         path:
-          description: The model's directory.
+          description: The model's directory. Of a complete model it is the one behind the link, so that what runs keeps its files when the link is turned.
           returned: always
           type: str
         complete:
@@ -144,6 +144,8 @@ ansible_facts:
           type: str
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuhosts.inference.plugins.module_utils import model_hub, model_snapshot
@@ -177,7 +179,8 @@ def describe(wanted, hub):
     if found["config"] is None:
         found["config"], error = hub.config(wanted["repo_id"], wanted["revision"])
         source = "hub" if error is None else None
-    return dict(found, wanted=wanted, path=wanted["path"], config_source=source, error=error)
+    path = os.path.realpath(wanted["path"]) if found["complete"] else wanted["path"]
+    return dict(found, wanted=wanted, path=path, config_source=source, error=error)
 
 
 def main():

@@ -1,45 +1,54 @@
-"""Download a model into /model with the Hugging Face client, and say in a manifest that it is complete.
+"""Download files of a model at a commit into /store/COMMIT with the Hugging Face client.
 
-Runs in a container of the engine's image. Reads {"repo_id", "revision", "token"} as JSON from standard input, so that the
-token is in no argument list and no file. The manifest /model/.gpuhosts.json is written last: a directory without it is a
-download that did not finish, and the next run resumes it.
+Runs in a container of the engine's image. Reads {"repo_id", "commit", "files", "token"} as JSON from standard input, so that the token is in no
+argument list and no file. `files` are those that the host lacks or found wrong: a file of that name that lies there is removed first. What the client
+has of a file that was cut off lies in its own directory below, and is gone on from there. The host verifies what came, not this program.
 """
 
 import json
 import os
 import pathlib
 import sys
+import time
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-MODEL = pathlib.Path("/model")
-MANIFEST = MODEL / ".gpuhosts.json"
+STORE = pathlib.Path("/store")
+# Seconds before a hub that throttles is asked again, where it does not say how long.
+PAUSES = (10, 30, 60, 120, 300)
 
 
-def fetch(repo_id: str, revision: str, token: str | None) -> None:
-    info = HfApi().model_info(repo_id, revision=revision, files_metadata=True, token=token)
-    files = {file.rfilename: {"size": file.size, "sha256": file.lfs.sha256 if file.lfs else None} for file in info.siblings}
-    MANIFEST.unlink(missing_ok=True)
-    snapshot_download(repo_id, revision=info.sha, local_dir=MODEL, token=token)
-    wrong = [name for name, entry in files.items() if (MODEL / name).stat().st_size != entry["size"]]
-    if wrong:
-        sys.exit(f"These files of {repo_id} are not as large as the hub says: {', '.join(wrong)}. Run again to fetch them anew.")
-    manifest = {"repo_id": repo_id, "revision": revision, "commit": info.sha, "files": files}
-    partial = MANIFEST.with_suffix(".partial")
-    partial.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(MANIFEST)
-    print(f"{repo_id} at {info.sha}: {len(files)} files, {sum(entry['size'] for entry in files.values())} bytes")
+def fetch(repo_id: str, commit: str, files: list[str], token: str | None) -> None:
+    for name in files:
+        (STORE / commit / name).unlink(missing_ok=True)
+    for pause in (*PAUSES, None):
+        try:
+            snapshot_download(repo_id, revision=commit, local_dir=STORE / commit, allow_patterns=[_literally(name) for name in files], token=token)
+            return
+        except HfHubHTTPError as error:
+            response = getattr(error, "response", None)
+            if getattr(response, "status_code", None) != 429 or pause is None:
+                raise
+            told = response.headers.get("Retry-After", "")
+            pause = int(told) if told.isdigit() else pause
+            print(f"{os.environ['HF_ENDPOINT']} throttles this network address (HTTP 429): asked again after {pause} s.", file=sys.stderr, flush=True)
+            time.sleep(pause)
+
+
+def _literally(name: str) -> str:
+    """The name as a pattern of the client's that matches nothing else."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def main() -> None:
     request = json.load(sys.stdin)
     hub = os.environ["HF_ENDPOINT"]
-    repo_id, revision, token = request["repo_id"], request["revision"], request["token"] or None
+    repo_id, commit, token = request["repo_id"], request["commit"], request["token"] or None
     try:
-        fetch(repo_id, revision, token)
+        fetch(repo_id, commit, request["files"], token)
     except RevisionNotFoundError:
-        sys.exit(f"{hub} has no revision {revision} of {repo_id}: correct `revision`.")
+        sys.exit(f"{hub} has no revision {commit} of {repo_id}: correct `revision`.")
     except GatedRepoError:
         sys.exit(f"{repo_id} is gated on {hub}: accept its terms there, and set model_weights_token.")
     except RepositoryNotFoundError:

@@ -22,7 +22,7 @@ def snapshot(tmp_path):
         "commit": "0499ecfbe2c7c1b7b3d7e8d4a4ea7e5a0a9a1a11",
         "files": {name: {"size": len(text), "sha256": None} for name, text in FILES.items()},
     }
-    (directory / ".gpuhosts.json").write_text(json.dumps(manifest))
+    (tmp_path / "model.json").write_text(json.dumps(manifest))
     return directory
 
 
@@ -67,7 +67,7 @@ def test_links_into_a_blob_store_are_followed(snapshot):
 
 
 def test_a_download_that_did_not_finish(snapshot):
-    (snapshot / ".gpuhosts.json").unlink()
+    (snapshot.parent / "model.json").unlink()
     result = model_snapshot.inspect(str(snapshot))
     assert not result["complete"]
     assert "its download did not finish" in result["problems"][0]
@@ -83,7 +83,7 @@ def test_no_directory(tmp_path):
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"files": {}}', '{"files": {"a": {"size": "1"}}}', '{"files": [1]}'])
 def test_a_manifest_that_cannot_be_used(snapshot, text):
-    (snapshot / ".gpuhosts.json").write_text(text)
+    (snapshot.parent / "model.json").write_text(text)
     result = model_snapshot.inspect(str(snapshot))
     assert not result["complete"]
     assert len(result["problems"]) == 1
@@ -91,5 +91,5 @@ def test_a_manifest_that_cannot_be_used(snapshot, text):
 
 @pytest.mark.parametrize("name", ["/etc/hostname", "../blob", "sub/../../blob"])
 def test_names_that_lead_outside(snapshot, name):
-    (snapshot / ".gpuhosts.json").write_text(json.dumps({"files": {name: {"size": 1}}}))
+    (snapshot.parent / "model.json").write_text(json.dumps({"files": {name: {"size": 1}}}))
     assert model_snapshot.inspect(str(snapshot))["problems"] == [f"{name} lies outside the snapshot."]

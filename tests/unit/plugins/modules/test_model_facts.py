@@ -72,7 +72,7 @@ def download(directory, repo_id=REPO, revision="main"):
     directory.mkdir()
     (directory / "config.json").write_text(text)
     files = {"config.json": {"size": len(text), "sha256": None}}
-    (directory / ".gpuhosts.json").write_text(json.dumps({"repo_id": repo_id, "revision": revision, "commit": "0499ec", "files": files}))
+    directory.with_name(directory.name + ".json").write_text(json.dumps({"repo_id": repo_id, "revision": revision, "commit": "0499ec", "files": files}))
 
 
 def test_a_complete_model_costs_the_hub_nothing(models, hub, tmp_path):

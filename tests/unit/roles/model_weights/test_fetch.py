@@ -10,74 +10,62 @@ import types
 import pytest
 
 PROGRAM = pathlib.Path(__file__).parents[4] / "roles/model_weights/files/fetch.py"
-ERRORS = ("GatedRepoError", "HfHubHTTPError", "RepositoryNotFoundError", "RevisionNotFoundError")
+ERRORS = ("HfHubHTTPError", "GatedRepoError", "RepositoryNotFoundError", "RevisionNotFoundError")
 
 
 @pytest.fixture
 def fetch(tmp_path, monkeypatch):
-    """The program, loaded beside a client whose hub holds one model of two files."""
+    """The program, loaded beside a client; `asked` is what the client was told."""
     errors = types.ModuleType("huggingface_hub.errors")
     for name in ERRORS:
         setattr(errors, name, type(name, (Exception,), {}))
     hub = types.ModuleType("huggingface_hub")
-    hub.errors = errors
-    hub.files = {"config.json": b"{}", "model.safetensors": b"weights"}
-
-    class HfApi:
-        def model_info(self, repo_id, revision, files_metadata, token):
-            siblings = [types.SimpleNamespace(rfilename=name, size=len(content), lfs=None) for name, content in hub.files.items()]
-            return types.SimpleNamespace(sha="c0ffee", siblings=siblings)
-
-    def snapshot_download(repo_id, revision, local_dir, token):
-        assert revision == "c0ffee", "what is listed is what is downloaded, even when the branch moves meanwhile"
-        for name, content in hub.files.items():
-            (local_dir / name).write_bytes(content)
-
-    hub.HfApi, hub.snapshot_download = HfApi, snapshot_download
+    hub.errors, hub.asked = errors, []
+    hub.snapshot_download = lambda repo_id, **named: hub.asked.append((repo_id, named))
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
     spec = importlib.util.spec_from_file_location("fetch", PROGRAM)
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
-    monkeypatch.setattr(program, "MODEL", tmp_path)
-    monkeypatch.setattr(program, "MANIFEST", tmp_path / ".gpuhosts.json")
-    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"repo_id": "a/b", "revision": "main", "token": ""})))
+    monkeypatch.setattr(program, "STORE", tmp_path)
+    request = {"repo_id": "a/b", "commit": "c0ffee", "files": ["model[1].safetensors"], "token": "hf_secret"}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(request)))
     program.hub = hub
     return program
 
 
-def test_a_complete_download_has_a_manifest(fetch, tmp_path):
+def test_only_what_is_missing_is_asked_for_at_the_commit(fetch, tmp_path):
+    wrong = tmp_path / "c0ffee/model[1].safetensors"
+    wrong.parent.mkdir()
+    wrong.write_text("wrong")
     fetch.main()
-    manifest = json.loads((tmp_path / ".gpuhosts.json").read_text())
-    assert manifest["commit"] == "c0ffee"
-    assert manifest["revision"] == "main"
-    assert {name: entry["size"] for name, entry in manifest["files"].items()} == {"config.json": 2, "model.safetensors": 7}
+    patterns = ["model[[]1].safetensors"]
+    assert fetch.hub.asked == [("a/b", {"revision": "c0ffee", "local_dir": tmp_path / "c0ffee", "allow_patterns": patterns, "token": "hf_secret"})]
+    assert not wrong.exists(), "the client would keep it"
 
 
-def test_an_interrupted_download_has_none(fetch, tmp_path, monkeypatch):
-    (tmp_path / ".gpuhosts.json").write_text("{}")
-    monkeypatch.setattr(fetch, "snapshot_download", lambda *given, **named: (dummy for dummy in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        fetch.main()
-    assert not (tmp_path / ".gpuhosts.json").exists()
+def test_a_hub_that_throttles_is_asked_again_and_it_is_said(fetch, monkeypatch, capsys):
+    pauses, answers = [], [{"Retry-After": "3"}, {}, None]
 
+    def download(*given, **named):
+        headers = answers.pop(0)
+        if headers is not None:
+            error = fetch.hub.errors.HfHubHTTPError("429")
+            error.response = types.SimpleNamespace(status_code=429, headers=headers)
+            raise error
 
-def test_a_short_file_is_named(fetch, tmp_path, monkeypatch):
-    def cut(repo_id, revision, local_dir, token):
-        (local_dir / "config.json").write_bytes(b"{}")
-        (local_dir / "model.safetensors").write_bytes(b"wei")
-
-    monkeypatch.setattr(fetch, "snapshot_download", cut)
-    with pytest.raises(SystemExit, match="These files of a/b are not as large as the hub says: model.safetensors"):
-        fetch.main()
-    assert not (tmp_path / ".gpuhosts.json").exists()
+    monkeypatch.setattr(fetch, "snapshot_download", download)
+    monkeypatch.setattr(fetch.time, "sleep", pauses.append)
+    fetch.main()
+    assert pauses == [3, 30]
+    assert "http://hub.example throttles this network address (HTTP 429): asked again after 3 s." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "error, sentence",
     [
-        ("RevisionNotFoundError", "http://hub.example has no revision main of a/b: correct `revision`."),
+        ("RevisionNotFoundError", "http://hub.example has no revision c0ffee of a/b: correct `revision`."),
         ("GatedRepoError", "a/b is gated on http://hub.example: accept its terms there, and set model_weights_token."),
         ("RepositoryNotFoundError", "http://hub.example has no model a/b"),
         ("HfHubHTTPError", "run again, it resumes where it stopped."),
