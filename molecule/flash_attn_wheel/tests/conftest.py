@@ -1,6 +1,5 @@
 """The scenario's two hosts, and its playbooks on them."""
 
-import functools
 import json
 import os
 import pathlib
@@ -10,7 +9,7 @@ import lab_serving
 import pytest
 
 SCENARIO = pathlib.Path(__file__).parents[1]
-WHEEL = os.environ["WHEEL"]
+STORE = lab_play.CHECKOUT / ".lab" / os.environ["LAB_NAME"] / "wheels"
 
 
 @pytest.fixture(scope="session")
@@ -20,13 +19,21 @@ def hosts():
 
 @pytest.fixture(scope="session")
 def play():
-    """play(playbook, *arguments, host=None, **variables of the roles): a real playbook on the scenario's inventory; (status, output)."""
-    run = functools.partial(lab_play.play, inventories=("inventories/lab", SCENARIO / f"inventory/{WHEEL}.yml"))
-    return lambda playbook, *arguments, host=None, **variables: run(playbook, *arguments, "--extra-vars", json.dumps(variables), host=host)
+    """play(playbook, host=None, wheel="small", timeout=600, **variables of the roles): a real playbook; (status, output). wheel: which inventory."""
+
+    def run(playbook, host=None, wheel="small", timeout=600, **variables):
+        inventories = ("inventories/lab", SCENARIO / f"inventory/{wheel}.yml")
+        return lab_play.play(playbook, "--extra-vars", json.dumps(variables), host=host, timeout=timeout, inventories=inventories)
+
+    return run
 
 
 @pytest.fixture(scope="session")
-def store():
-    """The directory of the wheel in the store."""
-    (directory,) = (lab_play.CHECKOUT / ".lab" / os.environ["LAB_NAME"] / "wheels").iterdir()
-    return directory
+def stored():
+    """stored(name): the directory of a wheel in the store."""
+
+    def find(name="small-cuda"):
+        (directory,) = STORE.glob(f"{name}-*")
+        return directory
+
+    return find

@@ -1,19 +1,17 @@
 """A wheel that was really compiled: on both hosts, in what serves, and what is said when something is in the way."""
 
 import json
-import os
 import shlex
 
 import lab_serving
 import pytest
 from lab_play import recap
 
-small = pytest.mark.skipif(os.environ["WHEEL"] != "small", reason="of the small extension, which compiles in seconds")
 IMAGE = "example.org/vllm:mine"
 
 
-def test_it_holds_code_for_sm_75_and_nothing_else(store):
-    manifest = json.loads((store / "manifest.json").read_text())
+def holds_code_for_sm_75_alone(directory):
+    manifest = json.loads((directory / "manifest.json").read_text())
     listings = [text for listing in manifest["objdump"].values() for text in listing.values()]
     lines = [line for text in listings for line in text.splitlines()]
     assert lines and all(line.endswith(".sm_75.cubin") for line in lines), lines
@@ -21,33 +19,40 @@ def test_it_holds_code_for_sm_75_and_nothing_else(store):
     assert (manifest["torch"], manifest["cuda"], manifest["builder"]) == ("2.6.0+cu124", "12.4", "gpu01")
 
 
-def test_both_hosts_serve_with_it(hosts, store):
-    manifest = json.loads((store / "manifest.json").read_text())
+def serves_with(host, directory):
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert host.machine.out(f"sha256sum /var/lib/vllm/wheels/{directory.name}/{manifest['wheel']}").split()[0] == manifest["sha256"]
+    assert "PYTHONPATH=/tmp/gpuhosts-wheel" in host.machine.out("docker exec vllm-coder cat /proc/1/environ | tr '\\0' '\\n'")
+    inside = f"import torch; import {manifest['imports'][0]} as module; print(module.__file__)"
+    found = host.machine.out(f"docker exec --env PYTHONPATH=/tmp/gpuhosts-wheel vllm-coder python3 -c {shlex.quote(inside)}")
+    assert found.startswith("/tmp/gpuhosts-wheel/")
+    assert host.ask(timeout=120) == 200
+
+
+def test_it_holds_code_for_sm_75_and_nothing_else(stored):
+    holds_code_for_sm_75_alone(stored())
+
+
+def test_both_hosts_serve_with_it(hosts, stored):
     for host in hosts:
-        path = f"/var/lib/vllm/wheels/{store.name}"
-        assert host.machine.out(f"sha256sum {path}/{manifest['wheel']}").split()[0] == manifest["sha256"]
-        assert "PYTHONPATH=/tmp/gpuhosts-wheel" in host.machine.out("docker exec vllm-coder cat /proc/1/environ | tr '\\0' '\\n'")
-        inside = f"import {manifest['imports'][0]} as module; print(module.__file__)"
-        found = host.machine.out(f"docker exec --env PYTHONPATH=/tmp/gpuhosts-wheel vllm-coder python3 -c {shlex.quote(f'import torch; {inside}')}")
-        assert found.startswith("/tmp/gpuhosts-wheel/")
-        assert host.ask(timeout=120) == 200
+        serves_with(host, stored())
 
 
-def test_without_a_card_the_forward_pass_is_not_run_and_that_is_kept(hosts, store):
-    proofs = [json.loads(host.machine.out(f"cat /var/lib/vllm/wheels/{store.name}/proof.json")) for host in hosts]
+def test_without_a_card_the_forward_pass_is_not_run_and_that_is_kept(hosts, stored):
+    proofs = [json.loads(host.machine.out(f"cat /var/lib/vllm/wheels/{stored().name}/proof.json")) for host in hosts]
     assert all(proof["forward"] is None and proof["not_run"] for proof in proofs), proofs
 
 
-def test_a_second_run_builds_nothing_and_changes_nothing(play, hosts):
+def test_a_second_run_builds_nothing_and_changes_nothing(play, hosts, stored):
     before = [host.started() for host in hosts]
     status, output = play("playbooks/site.yml")
     assert status == 0, output
-    assert "wheel_build" not in output and all(recap(output)[host.name]["changed"] == 0 for host in hosts), output
+    assert f"Build {stored().name}" not in output and all(recap(output)[host.name]["changed"] == 0 for host in hosts), output
     assert [host.started() for host in hosts] == before
 
 
-def test_a_wheel_that_was_damaged_on_a_host_is_carried_anew(play, hosts, store):
-    path = f"/var/lib/vllm/wheels/{store.name}"
+def test_a_wheel_that_was_damaged_on_a_host_is_carried_anew(play, hosts, stored):
+    path = f"/var/lib/vllm/wheels/{stored().name}"
     host = hosts[1]
     sums = host.machine.out(f"sha256sum {path}/*.whl")
     host.machine.run(f"truncate --size=1000 {path}/*.whl")
@@ -56,8 +61,8 @@ def test_a_wheel_that_was_damaged_on_a_host_is_carried_anew(play, hosts, store):
     assert host.machine.out(f"sha256sum {path}/*.whl") == sums
 
 
-def test_a_wheel_that_was_damaged_in_the_store_is_carried_nowhere(play, store):
-    (wheel,) = store.glob("*.whl")
+def test_a_wheel_that_was_damaged_in_the_store_is_carried_nowhere(play, stored):
+    (wheel,) = stored().glob("*.whl")
     whole = wheel.read_bytes()
     wheel.write_bytes(whole[:-1] + b"x")
     try:
@@ -103,7 +108,6 @@ def build(play, hosts, tmp_path):
 NVCC = "/usr/lib/nvidia-cuda-toolkit/bin/nvcc"
 
 
-@small
 @pytest.mark.parametrize(
     "line, words",
     [
@@ -119,7 +123,6 @@ def test_an_image_in_which_nothing_can_be_built(build, line, words):
     assert status != 0 and words in output, output
 
 
-@small
 def test_a_build_that_runs_out_of_memory_is_tried_with_fewer_jobs(build, hosts):
     """A compiler that takes all memory there is, while another one may run beside it: the kernel really ends it, within the build's own limit."""
     greedy = f'#!/bin/sh\n[ "$MAX_JOBS" != 2 ] || tail /dev/zero\nexec {NVCC} "$@"\n'
@@ -129,7 +132,6 @@ def test_a_build_that_runs_out_of_memory_is_tried_with_fewer_jobs(build, hosts):
     assert "Killed" in log and "Successfully built" in log, log
 
 
-@small
 def test_what_the_compiler_said(build):
     """And not the warnings around it."""
     broken = 'echo "int x = nothing;" > /tmp/bad.h; set -- "$@" -include /tmp/bad.h'
@@ -139,9 +141,8 @@ def test_what_the_compiler_said(build):
     assert 'The compiler said: /tmp/bad.h(1): error: identifier "nothing" is undefined' in output, output
 
 
-@small
 def test_an_instance_that_compiles_when_it_starts(play, hosts):
-    """The last one: the host serves that way afterwards."""
+    """The host serves that way afterwards."""
     host = hosts[0]
     instance = lab_serving.instance(attention_strategy="build_on_start")
     status, output = play("playbooks/site.yml", host="gpu01", vllm_instances=[instance])
@@ -150,3 +151,15 @@ def test_an_instance_that_compiles_when_it_starts(play, hosts):
     host.machine.run("systemctl restart vllm-coder")
     host.until("curl --silent --fail http://127.0.0.1:8888/health", seconds=300)
     assert "step" not in host.machine.out("docker logs vllm-coder 2>&1 | head -3"), "it is compiled once"
+
+
+@pytest.mark.slow
+def test_flash_attn_itself(play, hosts, stored):
+    """As the role's defaults have it; about 12 minutes of one core. The hosts serve with it afterwards."""
+    status, output = play("playbooks/site.yml", wheel="flash-attn", timeout=3600)
+    assert status == 0, output
+    holds_code_for_sm_75_alone(stored("flash-attn"))
+    for host in hosts:
+        serves_with(host, stored("flash-attn"))
+    status, output = play("playbooks/site.yml", wheel="flash-attn")
+    assert status == 0 and all(recap(output)[host.name]["changed"] == 0 for host in hosts), output

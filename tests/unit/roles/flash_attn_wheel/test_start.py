@@ -132,12 +132,14 @@ def test_a_difference_above_the_tolerance_fails(programs, monkeypatch, differenc
     class Tensor:
         """As much of a tensor as is asked for: every result is one again, whose largest element is the difference."""
 
-        item = lambda self: difference
+        def item(self):
+            return difference
 
         def __getattr__(self, name):
             return lambda *arguments, **more: self
 
-        __sub__ = lambda self, other: self
+        def __sub__(self, other):
+            return self
 
     torch = types.SimpleNamespace(manual_seed=lambda seed: None, randn=lambda *shape, device: Tensor())
     monkeypatch.setattr(programs.prove, "reference", lambda torch, *parts: Tensor())
