@@ -191,7 +191,7 @@ def test_the_sites_registry_has_the_image_by_its_digest_and_asks_the_public_one_
     extra = {"image_registry_images": [image], "image_registry_upstream": "mirror:5000", "image_registry_upstream_tls": False, "image_registry_port": 5001}
 
     def bring_up():
-        inventories = ("inventories/lab", "molecule/simulated/registry.yml")
+        inventories = ("inventories/lab", "molecule/simulated/registry/hosts.yml")
         return lab_play.play("playbooks/image_registry.yml", "--extra-vars", json.dumps(extra), inventories=inventories)
 
     status, output = bring_up()
