@@ -69,7 +69,7 @@ $(PROMETHEUS): $(PROMETHEUS)/.unpacked
 $(PROMETHEUS)/.unpacked:
 	@mkdir -p $(@D)
 	@! command -v apt-get >/dev/null || { \
-	  cd $(@D); fetch() { apt-get download -qq prometheus prometheus-node-exporter 2>&1; }; \
+	  cd $(@D); fetch() { apt-get download -qq -o APT::Sandbox::User=root prometheus prometheus-node-exporter; }; \
 	  fetch || { apt-get update -qq && fetch; } || { echo "apt-get cannot download prometheus: run apt-get update as root"; exit 1; }; \
 	  for package in *.deb; do dpkg-deb --extract $$package .; done; rm *.deb; }
 	@touch $@
