@@ -11,8 +11,16 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = {
-    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 192, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 32, "num_hidden_layers": 2, "vocab_size": 512, "max_position_embeddings": 40960,
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "num_hidden_layers": 2,
+    "vocab_size": 512,
+    "max_position_embeddings": 40960,
     "torch_dtype": "float16",
 }
 
@@ -91,10 +99,25 @@ def launcher(base):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port),
-                   "--model", str(model), "--served-model-name", "coder", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--model",
+            str(model),
+            "--served-model-name",
+            "coder",
+            *arguments,
+        ]
         environment = {
-            "PATH": str(base), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "GPUHOSTS_SIMULATED_STATE": str(base / "state"),
+            "PATH": str(base),
+            "PYTHONPATH": path,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "GPUHOSTS_SIMULATED_STATE": str(base / "state"),
         }
         log = base / f"{port}.log"
         with log.open("wb") as output:

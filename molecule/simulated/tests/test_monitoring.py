@@ -56,7 +56,7 @@ def test_a_missing_card_is_told(watched, gpu02):
     gpu02.machine.fault("missing:2")
     try:
         gpu02.machine.run("systemctl start gpuhosts-gpu-metrics.service")
-        watched.until("curl -sf 'http://127.0.0.1:9090/api/v1/query?query=gpuhosts:gpu_cards' | grep -q '\"host\":\"gpu02\"}[^}]*\"3\"'")
+        watched.until('curl -sf \'http://127.0.0.1:9090/api/v1/query?query=gpuhosts:gpu_cards\' | grep -q \'"host":"gpu02"}[^}]*"3"\'')
         watched.until("curl -sf 'http://127.0.0.1:9090/api/v1/query?query=ALERTS' | grep -q GpuMissing")
         (alert,) = [sample["metric"] for sample in ask(watched, 'ALERTS{alertname="GpuMissing"}')]
         assert alert["host"] == "gpu02"

@@ -84,7 +84,12 @@ def test_dcgm_is_a_target_of_its_own():
 
 def test_what_the_inventory_expects():
     hardware = {"gpus": [{}, {}, {}, {}]}
-    hosts = {"gpu01": OPEN | {"gpuhosts_hardware": hardware}, "gpu02": OPEN | {"gpuhosts_hardware": hardware, "monitoring_cards": 2}, "gpu03": OPEN, "mon01": {}}
+    hosts = {
+        "gpu01": OPEN | {"gpuhosts_hardware": hardware},
+        "gpu02": OPEN | {"gpuhosts_hardware": hardware, "monitoring_cards": 2},
+        "gpu03": OPEN,
+        "mon01": {},
+    }
     assert rules(made(hosts)) == {
         ("gpuhosts:prometheus_server", "mon01"): "vector(1)",
         ("gpuhosts:gpu_cards_expected", "gpu01"): "vector(4)",

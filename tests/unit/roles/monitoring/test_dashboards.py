@@ -81,7 +81,9 @@ class Prometheus:
 
     def ready(self):
         try:
-            return bool(self.ask("ALERTS") and self.ask("gpuhosts:request_seconds:p95 and gpuhosts:generation_tokens:rate2m and gpuhosts:preemptions:increase10m"))
+            return bool(
+                self.ask("ALERTS") and self.ask("gpuhosts:request_seconds:p95 and gpuhosts:generation_tokens:rate2m and gpuhosts:preemptions:increase10m")
+            )
         except OSError:
             return False
 

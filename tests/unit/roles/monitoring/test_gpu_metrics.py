@@ -129,5 +129,3 @@ def test_it_writes_both_files_whole(program, monkeypatch, tmp_path):
 def test_a_quoted_name_is_escaped(program):
     text = program.render([("gpuhosts_gpu_info", {"model": 'a "b" \\c'}, 1)])
     assert 'gpuhosts_gpu_info{model="a \\"b\\" \\\\c"} 1' in text
-
-

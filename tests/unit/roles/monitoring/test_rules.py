@@ -14,11 +14,7 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import 
 CHECKOUT = pathlib.Path(__file__).parents[4]
 RULES = sorted((CHECKOUT / "roles/monitoring/files/rules").glob("*.yml"))
 ALERTS = {
-    rule["alert"]: rule
-    for path in RULES
-    for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
-    for rule in group["rules"]
-    if "alert" in rule
+    rule["alert"]: rule for path in RULES for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"] for rule in group["rules"] if "alert" in rule
 }
 RUNBOOK = "https://github.com/gpuhosts/inference/blob/main/docs/alerts.md"
 GIB = 2**30
@@ -157,8 +153,14 @@ CASES = [
         {"file": "/var/lib/vllm/metrics/vllm_instances.prom"},
         "sick: nobody has watched the instances for 6m 0s.",
     ),
-    Case("ExporterDown", 5, {of("up", **NODE): "0x20"}, {of("up", job="vllm", name="coder"): "0x20"}, NODE,
-         "sick: the exporter node does not answer Prometheus at sick:9100."),
+    Case(
+        "ExporterDown",
+        5,
+        {of("up", **NODE): "0x20"},
+        {of("up", job="vllm", name="coder"): "0x20"},
+        NODE,
+        "sick: the exporter node does not answer Prometheus at sick:9100.",
+    ),
     Case(
         "GpuMissing",
         2,
@@ -342,7 +344,13 @@ def test_both_exporters_get_one_name(program, tmp_path):
         {"expr": record, "eval_time": "5m", "exp_samples": [{"labels": f'{record}{{gpu="0",host="{host}"}}', "value": value} for host in ("dcgm", "ours")]}
         for record, value in wanted.items()
     ]
-    checks.append({"expr": "gpuhosts:gpu_cards", "eval_time": "5m", "exp_samples": [{"labels": f'gpuhosts:gpu_cards{{host="{host}"}}', "value": 1} for host in ("dcgm", "ours")]})
+    checks.append(
+        {
+            "expr": "gpuhosts:gpu_cards",
+            "eval_time": "5m",
+            "exp_samples": [{"labels": f'gpuhosts:gpu_cards{{host="{host}"}}', "value": 1} for host in ("dcgm", "ours")],
+        }
+    )
     document = {"rule_files": [str(path) for path in RULES], "tests": [{"interval": "1m", "input_series": inputs, "promql_expr_test": checks}]}
     (tmp_path / "test.yml").write_text(json.dumps(document), encoding="utf-8")
     promtool(program, "test", "rules", tmp_path / "test.yml")

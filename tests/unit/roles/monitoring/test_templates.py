@@ -24,7 +24,11 @@ def value():
             found = loader.load_from_file(str(ROLE / part / "main.yml"), trusted_as_template=True)
             known = found | known if part == "defaults" else known | found
         gpuhosts = {"packages": {}, "monitoring": {"files": {}, "units": {}}, "docker": {"version": "26.1", "cdi": True}, "file_systems": {}}
-        known |= {"ansible_facts": {"gpuhosts": gpuhosts | (facts or {})}, "hostvars": {"gpu01": {}, "mon01": {}}, "ansible_search_path": [str(ROLE)]} | variables
+        known |= {
+            "ansible_facts": {"gpuhosts": gpuhosts | (facts or {})},
+            "hostvars": {"gpu01": {}, "mon01": {}},
+            "ansible_search_path": [str(ROLE)],
+        } | variables
         text = (ROLE / "templates" / expression).read_text(encoding="utf-8") if expression.endswith(".j2") else "{{ " + expression + " }}"
         return Templar(loader, variables=known).template(trust_as_template(text))
 
@@ -46,7 +50,10 @@ def test_the_exporter_of_the_cards_is_one_of_three(value):
         assert set(value("__monitoring_units", monitoring_gpu_exporter=exporter)) & {timer, dcgm} == units
         paths = value("__monitoring_files.keys() | list", monitoring_gpu_exporter=exporter)
         assert {pathlib.Path(path).name for path in paths} & {timer, dcgm} == units
-    assert set(value("__monitoring_units", monitoring_servers=["mon01"], inventory_hostname="mon01")) == {"prometheus-node-exporter.service", "prometheus.service"}
+    assert set(value("__monitoring_units", monitoring_servers=["mon01"], inventory_hostname="mon01")) == {
+        "prometheus-node-exporter.service",
+        "prometheus.service",
+    }
 
 
 def test_every_field_of_dcgm_that_the_rules_read_is_asked_for():
