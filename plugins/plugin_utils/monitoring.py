@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections.abc
 import ipaddress
+import json
 
 import yaml
 
@@ -105,7 +106,7 @@ def _config(jobs: dict, server: str, settings: collections.abc.Mapping) -> str:
     }
     if settings["alertmanagers"]:
         document["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": list(settings["alertmanagers"])}]}]}
-    return HEADER + yaml.safe_dump(document, sort_keys=False)
+    return _yaml(document)
 
 
 def _rules(hosts: collections.abc.Mapping, gpu_hosts, servers) -> str:
@@ -116,7 +117,12 @@ def _rules(hosts: collections.abc.Mapping, gpu_hosts, servers) -> str:
         cards = variables.get("monitoring_cards") or len((variables.get("gpuhosts_hardware") or {}).get("gpus") or [])
         if cards:
             rules.append(_constant("gpuhosts:gpu_cards_expected", name, int(cards)))
-    return HEADER + yaml.safe_dump({"groups": [{"name": "gpuhosts_inventory", "rules": rules}]}, sort_keys=False)
+    return _yaml({"groups": [{"name": "gpuhosts_inventory", "rules": rules}]})
+
+
+def _yaml(document: dict) -> str:
+    """The file. Texts of an inventory are Ansible's own kind, which YAML does not write: JSON makes plain ones of them."""
+    return HEADER + yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False)
 
 
 def _constant(name: str, host: str, value: int) -> dict:

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 import yaml
+from ansible.template import trust_as_template
 
 from ansible_collections.gpuhosts.inference.plugins.filter import monitoring_prometheus as prometheus_filter
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils import monitoring
@@ -106,6 +107,13 @@ def test_the_filter_takes_a_host_of_both_groups_once():
     hosts = {"gpu01": {}, "gpu02": OPEN, "other": {}}
     found = prometheus_filter.monitoring_prometheus(hosts, ["gpu01", "gpu02"], ["gpu01"], "gpu01", SETTINGS)
     assert found["config"].count("host: gpu01\n") == 2 and "other" not in found["config"]
+
+
+def test_texts_of_an_inventory_are_written_like_any_other():
+    name, address = trust_as_template("gpu01"), trust_as_template("10.0.0.1")
+    hosts = {name: OPEN | {"ansible_host": address, "vllm_instances": [CODER | {"name": trust_as_template("coder")}], "monitoring_cards": 4}}
+    found = prometheus_filter.monitoring_prometheus(hosts, [name], [name], name, SETTINGS | {"alertmanagers": [address]})
+    assert "host: gpu01" in found["config"] and "host: gpu01" in found["rules"]
 
 
 WELL = {"listen_address": "127.0.0.1", "allowed_addresses": [], "gpu_exporter": "textfile", "dcgm_image": ""}

@@ -80,10 +80,10 @@ class Prometheus:
         return found["data"]["result"]
 
     def ready(self):
+        """Whether every target was read often enough for a rate, and rules and alerts were evaluated on that."""
+        wanted = ("ALERTS", "min(count_over_time(up[1m])) > 3", "gpuhosts:request_seconds:p95 and gpuhosts:preemptions:increase10m and gpuhosts:prefix_hits:ratio")
         try:
-            return bool(
-                self.ask("ALERTS") and self.ask("gpuhosts:request_seconds:p95 and gpuhosts:generation_tokens:rate2m and gpuhosts:preemptions:increase10m")
-            )
+            return all(self.ask(expression) for expression in wanted)
         except OSError:
             return False
 
