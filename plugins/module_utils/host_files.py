@@ -145,9 +145,9 @@ def monitoring(root="/"):
 
 
 def _runs(root, unit):
-    """Whether systemd has started a unit since the boot and starts it at the next one, by the links that it keeps of both."""
+    """Whether systemd runs a unit and starts it at the next boot, by the links that it keeps of both. A timer runs nothing, and has the second only."""
     wanted = glob.glob(os.path.join(root, "etc/systemd/system/*.wants", unit))
-    return bool(wanted) and os.path.lexists(os.path.join(root, "run/systemd/units/invocation:" + unit))
+    return bool(wanted) and (unit.endswith(".timer") or os.path.lexists(os.path.join(root, "run/systemd/units/invocation:" + unit)))
 
 
 def reboot_reasons(kernel, root="/"):

@@ -205,15 +205,15 @@ def test_what_gpu_tuning_left(root, tmp_path):
 
 def test_what_monitoring_left(root, tmp_path):
     assert host_files.monitoring(str(tmp_path)) == {"files": {}, "units": {}}
-    root("etc/gpuhosts-monitoring/manifest.json", '{"files": {"/etc/a.conf": "0", "/etc/b.conf": "0"}, "units": ["a.service", "b.timer"]}')
+    root("etc/gpuhosts-monitoring/manifest.json", '{"files": {"/etc/a.conf": "0", "/etc/b.conf": "0"}, "units": ["a.service", "b.service", "c.timer", "d.timer"]}')
     root("etc/a.conf", "abc")
-    for unit in ("a.service", "b.timer"):
+    for unit in ("a.service", "b.service", "c.timer"):
         root(f"etc/systemd/system/multi-user.target.wants/{unit}", "")
-    # systemd keeps such a link for each unit that is active.
+    # systemd keeps such a link for each unit with processes that is active.
     root("run/systemd/units/invocation:a.service", "")
     assert host_files.monitoring(str(tmp_path)) == {
         "files": {"/etc/a.conf": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "/etc/b.conf": None},
-        "units": {"a.service": True, "b.timer": False},
+        "units": {"a.service": True, "b.service": False, "c.timer": True, "d.timer": False},
     }
     (tmp_path / "etc/systemd/system/multi-user.target.wants/a.service").unlink()
     assert host_files.monitoring(str(tmp_path))["units"]["a.service"] is False
