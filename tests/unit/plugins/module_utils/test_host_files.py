@@ -205,7 +205,8 @@ def test_what_gpu_tuning_left(root, tmp_path):
 
 def test_what_monitoring_left(root, tmp_path):
     assert host_files.monitoring(str(tmp_path)) == {"files": {}, "units": {}}
-    root("etc/gpuhosts-monitoring/manifest.json", '{"files": {"/etc/a.conf": "0", "/etc/b.conf": "0"}, "units": ["a.service", "b.service", "c.timer", "d.timer"]}')
+    units = '["a.service", "b.service", "c.timer", "d.timer"]'
+    root("etc/gpuhosts-monitoring/manifest.json", '{"files": {"/etc/a.conf": "0", "/etc/b.conf": "0"}, "units": %s}' % units)
     root("etc/a.conf", "abc")
     for unit in ("a.service", "b.service", "c.timer"):
         root(f"etc/systemd/system/multi-user.target.wants/{unit}", "")

@@ -126,15 +126,23 @@ WELL = {"listen_address": "127.0.0.1", "allowed_addresses": [], "gpu_exporter": 
         ({"listen_address": "0.0.0.0", "allowed_addresses": ["10.0.0.0/24", "10.0.1.7"]}, None),
         ({"listen_address": "::", "allowed_addresses": ["any"]}, None),
         ({"gpu_exporter": "dcgm", "dcgm_image": "nvcr.io/nvidia/k8s/dcgm-exporter@sha256:" + "0" * 64}, None),
-        ({"listen_address": "0.0.0.0"}, "gpu01: its exporter would answer everybody at 0.0.0.0: list who may ask in monitoring_allowed_addresses, "
-                                        "addresses or networks, or [any]."),
+        (
+            {"listen_address": "0.0.0.0"},
+            "gpu01: its exporter would answer everybody at 0.0.0.0: list who may ask in monitoring_allowed_addresses, addresses or networks, or [any].",
+        ),
         ({"listen_address": "eth0"}, "gpu01: monitoring_listen_address is eth0, which is no address: write one of the host's, or 0.0.0.0."),
         ({"allowed_addresses": ["mon01"]}, "gpu01: mon01 in monitoring_allowed_addresses is no address and no network: write 10.0.0.5 or 10.0.0.0/24."),
-        ({"gpu_exporter": "dcgm"}, "gpu01: monitoring_dcgm_image is not set: name NVIDIA's dcgm-exporter by its digest, registry/name@sha256:..., "
-                                   "or set monitoring_gpu_exporter to textfile."),
-        ({"gpu_exporter": "dcgm", "dcgm_image": "dcgm:4"}, "gpu01: monitoring_dcgm_image is dcgm:4: name NVIDIA's dcgm-exporter by its digest, "
-                                                            "registry/name@sha256:..., or set monitoring_gpu_exporter to textfile."),
+        (
+            {"gpu_exporter": "dcgm"},
+            "gpu01: monitoring_dcgm_image is not set: name NVIDIA's dcgm-exporter by its digest, registry/name@sha256:..., "
+            "or set monitoring_gpu_exporter to textfile.",
+        ),
+        (
+            {"gpu_exporter": "dcgm", "dcgm_image": "dcgm:4"},
+            "gpu01: monitoring_dcgm_image is dcgm:4: name NVIDIA's dcgm-exporter by its digest, "
+            "registry/name@sha256:..., or set monitoring_gpu_exporter to textfile.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_exporters_are_closed_and_pinned(settings, problem):
     assert monitoring.exporter_problems("gpu01", WELL | settings) == ([problem] if problem else [])

@@ -81,7 +81,8 @@ class Prometheus:
 
     def ready(self):
         """Whether every target was read often enough for a rate, and rules and alerts were evaluated on that."""
-        wanted = ("ALERTS", "min(count_over_time(up[1m])) > 3", "gpuhosts:request_seconds:p95 and gpuhosts:preemptions:increase10m and gpuhosts:prefix_hits:ratio")
+        recorded = "gpuhosts:request_seconds:p95 and gpuhosts:preemptions:increase10m and gpuhosts:prefix_hits:ratio"
+        wanted = ("ALERTS", "min(count_over_time(up[1m])) > 3", recorded)
         try:
             return all(self.ask(expression) for expression in wanted)
         except OSError:
