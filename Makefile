@@ -61,8 +61,21 @@ SLOW_SCENARIOS := lanes flash_attn_wheel
 molecule: $(VENV)/.dev  ## The lab from bare to serving: check, converge, idempotence, verify
 	molecule test --all $(addprefix --exclude ,$(SLOW_SCENARIOS))
 
+# promtool, Prometheus and node_exporter as the distribution has them, unpacked: installing them would start them. Elsewhere than on Debian and Ubuntu
+# the tests take those on the path.
+PROMETHEUS := .cache/prometheus
+.PHONY: $(PROMETHEUS)
+$(PROMETHEUS): $(PROMETHEUS)/.unpacked
+$(PROMETHEUS)/.unpacked:
+	@mkdir -p $(@D)
+	@! command -v apt-get >/dev/null || { \
+	  cd $(@D); fetch() { apt-get download -qq -o APT::Sandbox::User=root prometheus prometheus-node-exporter; }; \
+	  fetch || { apt-get update -qq && fetch; } || { echo "apt-get cannot download prometheus: run apt-get update as root"; exit 1; }; \
+	  for package in *.deb; do dpkg-deb --extract $$package .; done; rm *.deb; }
+	@touch $@
+
 .PHONY: unit
-unit: $(VENV)/.dev  ## Unit tests, and the lab's answers to bad input
+unit: $(VENV)/.dev $(PROMETHEUS)  ## Unit tests, and the lab's answers to bad input
 	pytest
 
 .PHONY: accuracy

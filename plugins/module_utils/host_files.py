@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -22,6 +23,8 @@ _GPU_TUNING = {
 _GPU_TUNING_WANTED = "etc/systemd/system/multi-user.target.wants/gpu-tuning.service"
 _GPU_TUNING_APPLIED = "run/gpu-tuning/applied"
 _GPU_TUNING_PROBLEMS = "run/gpu-tuning/problems"
+# Written last by the role monitoring: {"files": {path: checksum}, "units": [name]} (roles/monitoring/vars/main.yml).
+_MONITORING = "etc/gpuhosts-monitoring/manifest.json"
 _CDI_FILES = ("etc/cdi/nvidia.yaml", "etc/cdi/nvidia.json", "var/run/cdi/nvidia.yaml", "var/run/cdi/nvidia.json")
 
 IMAGE_PROOFS = "var/lib/vllm/proofs/"
@@ -124,6 +127,27 @@ def gpu_tuning(root="/"):
     state["applied"] = (read_text(root, _GPU_TUNING_APPLIED) or "").strip() or None
     state["problems"] = (read_text(root, _GPU_TUNING_PROBLEMS) or "").splitlines()
     return state
+
+
+def monitoring(root="/"):
+    """What the role monitoring left: {"files": {path: its SHA-256 now, None where it is gone}, "units": {name: whether it runs, and will at boot}}."""
+    try:
+        manifest = json.loads(read_text(root, _MONITORING) or "{}")
+        files, units = list(manifest.get("files", {})), list(manifest.get("units", []))
+    except (ValueError, AttributeError, TypeError):
+        # Half a manifest is none: the role writes it anew.
+        files, units = [], []
+    texts = {path: read_text(root, path.lstrip("/")) for path in files}
+    return {
+        "files": {path: None if text is None else hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()},
+        "units": {unit: _runs(root, unit) for unit in units},
+    }
+
+
+def _runs(root, unit):
+    """Whether systemd runs a unit and starts it at the next boot, by the links that it keeps of both. A timer runs nothing, and has the second only."""
+    wanted = glob.glob(os.path.join(root, "etc/systemd/system/*.wants", unit))
+    return bool(wanted) and (unit.endswith(".timer") or os.path.lexists(os.path.join(root, "run/systemd/units/invocation:" + unit)))
 
 
 def reboot_reasons(kernel, root="/"):

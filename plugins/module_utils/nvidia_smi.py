@@ -36,8 +36,12 @@ ARGUMENTS = {
     "nvlink": ["nvlink", "-s"],
     "xml": ["-q", "-x"],
     "usage": ["--query-gpu=index,memory.used,temperature.gpu,power.draw,utilization.gpu", "--format=csv,noheader,nounits"],
+    "throttle": ["--query-gpu=index,clocks_throttle_reasons.active", "--format=csv,noheader"],
     "processes": ["--query-compute-apps=gpu_bus_id,pid,process_name,used_memory", "--format=csv,noheader,nounits"],
 }
+
+# Bits of the mask of throttle reasons that are a fault (nvml.h, nvmlClocksThrottleReason*). That a power limit or no work holds the clocks is none.
+THROTTLE = {"hw_slowdown": 0x8, "sw_thermal_slowdown": 0x20, "hw_thermal_slowdown": 0x40, "hw_power_brake": 0x80}
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _NVLINK_GPU = re.compile(r"^GPU (\d+):")
@@ -194,6 +198,16 @@ def parse_usage(text):
                 "power_watts": number(cells[3]),
                 "utilization_percent": integer(cells[4]),
             }
+    return found
+
+
+def parse_throttle(text):
+    """Read the answer to C(throttle): {index: the names in THROTTLE that hold the card's clocks down}; cards that do not tell are left out."""
+    found = {}
+    for line in text.splitlines():
+        match = re.match(r"\s*(\d+)\s*,\s*0x([0-9a-fA-F]+)\s*$", line)
+        if match:
+            found[int(match.group(1))] = [name for name, bit in THROTTLE.items() if int(match.group(2), 16) & bit]
     return found
 
 

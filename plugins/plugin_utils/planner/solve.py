@@ -193,6 +193,8 @@ def _v0(draft: Draft, judged: Judgement) -> None:
     if "prefill_kernel_does_not_compile" in draft.judge().codes:
         for name in ("enable_chunked_prefill", "enable_prefix_caching"):
             draft.set(name, False, "its kernel does not run on these cards with this model")
+    if not judged.facts.option("disable_log_stats"):
+        draft.set("show_hidden_metrics_for_version", "0.7", "the engine hides its swap and prefix cache metrics otherwise")
     ram, ranks = draft.case.host.memory_bytes, judged.facts.tp * judged.facts.pp
     if ram and 4 * GIB * ranks > SWAP_SHARE * ram:
         draft.set("swap_space", int(SWAP_SHARE * ram / GIB / ranks), f"the engine's 4 GiB for each card would take more than {SWAP_SHARE:.0%} of the RAM")

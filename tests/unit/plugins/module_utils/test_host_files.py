@@ -203,6 +203,26 @@ def test_what_gpu_tuning_left(root, tmp_path):
     assert state["problems"] == ["one", "two"]
 
 
+def test_what_monitoring_left(root, tmp_path):
+    assert host_files.monitoring(str(tmp_path)) == {"files": {}, "units": {}}
+    units = '["a.service", "b.service", "c.timer", "d.timer"]'
+    root("etc/gpuhosts-monitoring/manifest.json", '{"files": {"/etc/a.conf": "0", "/etc/b.conf": "0"}, "units": %s}' % units)
+    root("etc/a.conf", "abc")
+    for unit in ("a.service", "b.service", "c.timer"):
+        root(f"etc/systemd/system/multi-user.target.wants/{unit}", "")
+    # systemd keeps such a link for each unit with processes that is active.
+    root("run/systemd/units/invocation:a.service", "")
+    assert host_files.monitoring(str(tmp_path)) == {
+        "files": {"/etc/a.conf": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "/etc/b.conf": None},
+        "units": {"a.service": True, "b.service": False, "c.timer": True, "d.timer": False},
+    }
+    (tmp_path / "etc/systemd/system/multi-user.target.wants/a.service").unlink()
+    assert host_files.monitoring(str(tmp_path))["units"]["a.service"] is False
+    for half in ('{"files": {"/etc/a', "[]", '{"files": 3}'):
+        root("etc/gpuhosts-monitoring/manifest.json", half)
+        assert host_files.monitoring(str(tmp_path)) == {"files": {}, "units": {}}
+
+
 def mounts(*versions):
     lines = [f"  - hostPath: /usr/lib/x86_64-linux-gnu/{name}.so.{version}" for version in versions for name in ("libcuda", "libnvidia-ml")]
     return CDI_YAML.replace("  hooks:\n", "  mounts:\n" + "\n".join(lines) + "\n  hooks:\n", 1)

@@ -189,3 +189,8 @@ def test_diagnosis_keeps_the_words_and_adds_what_to_do(text, advice):
 def test_diagnosis_of_the_unknown():
     assert nvidia_smi.diagnose(" \n") == "it printed nothing"
     assert nvidia_smi.diagnose("something new\n") == "something new"
+
+
+def test_what_holds_the_clocks_down():
+    text = "0, 0x0000000000000001\n1, 0x00000000000000E8\n2, [N/A]\n3, 0x0000000000000004\nUnable to determine the device handle\n"
+    assert nvidia_smi.parse_throttle(text) == {0: [], 1: ["hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake"], 3: []}

@@ -3,26 +3,16 @@
 """The simulated engine as a process on a loopback port: its endpoints, logs, failures and faults."""
 
 import concurrent.futures
-import contextlib
 import http.client
 import json
 import os
-import pathlib
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 
+import lab_engine
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[4]
-CONFIG = {
-    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 192, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 32, "num_hidden_layers": 2, "vocab_size": 512, "max_position_embeddings": 40960,
-    "torch_dtype": "float16",
-}
 CHAT = {"model": "coder", "messages": [{"role": "user", "content": "write bubble sort"}]}
 VISIBLE = (
     "cache_config_info num_requests_running num_requests_waiting gpu_cache_usage_perc num_preemptions_total prompt_tokens_total "
@@ -32,101 +22,9 @@ VISIBLE = (
 HIDDEN = "num_requests_swapped cpu_cache_usage_perc gpu_prefix_cache_hit_rate cpu_prefix_cache_hit_rate".split()
 
 
-class Engine:
-    """A started process and ways to speak to it."""
-
-    def __init__(self, process, port, log):
-        self.process, self.port, self._log = process, port, log
-
-    def log(self):
-        return self._log.read_bytes().decode().replace("\r\n", "\n")
-
-    def request(self, method, path, body=None, headers=None, timeout=20):
-        """Status, text."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
-            data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-            connection.request(method, path, data, {"Content-Type": "application/json"} | (headers or {}))
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
-
-    def post(self, path, body, **arguments):
-        status, text = self.request("POST", path, body, **arguments)
-        return status, json.loads(text)
-
-    def events(self, path, body):
-        status, text = self.request("POST", path, body | {"stream": True})
-        assert status == 200
-        data = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
-        assert data.pop() == "[DONE]"
-        return [json.loads(event) for event in data]
-
-    def metrics(self):
-        """Samples by name and labels."""
-        status, text = self.request("GET", "/metrics")
-        assert status == 200
-        return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-
-    def metric(self, name):
-        return float(self.metrics()[f'vllm:{name}{{model_name="coder"}}'])
-
-    def tell(self, fault):
-        return self.post("/simulated/fault", {"fault": fault})
-
-    def wait(self, condition):
-        deadline = time.monotonic() + 15
-        while not condition():
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.02)
-
-    def healthy(self):
-        try:
-            return self.request("GET", "/health")[0] == 200
-        except ConnectionError:
-            assert self.process.poll() is None, self.log()
-            return False
-
-
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory):
-    """A context manager that starts an engine, waits until it is healthy, has ended (`exit`) or has logged a text, and ends it."""
-    base = tmp_path_factory.mktemp("engine")
-    (base / "planner").symlink_to(ROOT / "plugins/plugin_utils/planner")
-    model = base / "model"
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps(CONFIG))
-    (model / "model.safetensors").write_bytes(bytes(1000))
-    path = f"{base}:{ROOT / 'roles/lab/files/engine_simulated'}"
-
-    @contextlib.contextmanager
-    def start(*arguments, model=model, env=None, until="healthy"):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port),
-                   "--model", str(model), "--served-model-name", "coder", *arguments]
-        environment = {
-            "PATH": str(base), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "GPUHOSTS_SIMULATED_STATE": str(base / "state"),
-        }
-        log = base / f"{port}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment | (env or {}), cwd=base)
-        engine = Engine(process, port, log)
-        try:
-            if until == "healthy":
-                engine.wait(engine.healthy)
-            elif until == "exit":
-                process.wait(15)
-            else:
-                engine.wait(lambda: until in engine.log())
-            yield engine
-        finally:
-            process.kill()
-            process.wait()
-
-    return start
+    return lab_engine.launcher(tmp_path_factory.mktemp("engine"))
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +178,18 @@ def test_hidden_metrics_for_exactly_one_version(launch):
         assert {f"vllm:{name}" for name in HIDDEN} <= {name.partition("{")[0] for name in engine.metrics()}
 
 
+def test_prompts_that_begin_alike_are_hits(launch):
+    options = ["--show-hidden-metrics-for-version", "0.7"]
+    with launch(*options, "--enable-prefix-caching") as engine:
+        engine.post("/v1/completions", {"model": "coder", "prompt": "a" * 64})
+        assert engine.metric("gpu_prefix_cache_hit_rate") == 0
+        engine.post("/v1/completions", {"model": "coder", "prompt": "a" * 64})
+        assert engine.metric("gpu_prefix_cache_hit_rate") == 0.5
+    with launch(*options) as engine:
+        engine.post("/v1/completions", {"model": "coder", "prompt": "a" * 64})
+        assert engine.metric("gpu_prefix_cache_hit_rate") == -1
+
+
 def test_no_metrics_without_statistics(launch):
     with launch("--disable-log-stats") as engine:
         engine.post("/v1/chat/completions", CHAT)
@@ -325,7 +235,7 @@ def test_no_checkpoint(launch, tmp_path):
 
 
 def test_no_weights(launch, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "config.json").write_text(json.dumps(lab_engine.CONFIG))
     with launch(model=tmp_path, until="exit") as engine:
         assert engine.process.returncode == 1
         assert f"RuntimeError: Cannot find any model weights with `{tmp_path}`" in engine.log()

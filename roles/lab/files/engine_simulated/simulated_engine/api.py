@@ -154,7 +154,7 @@ class Api:
             yield head | {"choices": [], "usage": job.usage(generated)}
 
     def _generate(self, choice: Choice) -> Iterator[int]:
-        return self.engine.generate(len(choice.prompt), choice.completion, choice.finish_reason)
+        return self.engine.generate(choice.prompt, choice.completion, choice.finish_reason)
 
     def _head(self, job: Job, kind: str) -> dict:
         return {"id": job.id, "object": kind, "created": job.created, "model": job.model}

@@ -30,15 +30,18 @@ class _Sequence:
 class Engine:
     """At most `max_num_seqs` sequences run, the rest wait in order of arrival. Thread-safe: one thread per request.
 
-    gpu_blocks, block_size: the KV cache, for its usage. told: the faults in force (see `faults`).
+    gpu_blocks, block_size: the KV cache, for its usage. prefix_caching: whether hits of equal beginnings are counted.
+    told: the faults in force (see `faults`).
     """
 
-    def __init__(self, metrics: Metrics, *, max_num_seqs: int, gpu_blocks: int, block_size: int, told: dict) -> None:
+    def __init__(self, metrics: Metrics, *, max_num_seqs: int, gpu_blocks: int, block_size: int, prefix_caching: bool, told: dict) -> None:
         self.metrics = metrics
         self._max_num_seqs, self._gpu_blocks, self._block_size = max_num_seqs, gpu_blocks, block_size
         self._changed = threading.Condition()
         self._waiting: deque[_Sequence] = deque()
         self._running: list[_Sequence] = []
+        self._prefixes: set[int] | None = set() if prefix_caching else None
+        self._hits = self._queries = 0
         self._told = dict(told)
         self._begun = 0
         self._reported = False
@@ -54,8 +57,9 @@ class Engine:
             self._told, self._begun = dict(told), 0
             self._changed.notify_all()
 
-    def generate(self, prompt_tokens: int, completion: list[int], finish_reason: str) -> Iterator[int]:
+    def generate(self, prompt: list[int], completion: list[int], finish_reason: str) -> Iterator[int]:
         """Yield the completion's tokens as they are generated. Closing the iterator aborts the request. Raises EngineDead."""
+        prompt_tokens = len(prompt)
         sequence = _Sequence(prompt_tokens)
         arrived = time.monotonic()
         outcome = "abort"
@@ -65,6 +69,7 @@ class Engine:
             self._step()
             first = last = time.monotonic()
             self._count_prefill(prompt_tokens, first - arrived)
+            self._look_up(prompt)
             for number, token in enumerate(completion):
                 if number:
                     self._step()
@@ -113,7 +118,8 @@ class Engine:
         self._reported = True
         blocks = sum(-(-sequence.tokens // self._block_size) for sequence in self._running)
         usage = min(1.0, blocks / self._gpu_blocks)
-        self.metrics.record_system(len(self._running), len(self._waiting), usage)
+        hit_rate = self._hits / self._queries if self._queries else -1
+        self.metrics.record_system(len(self._running), len(self._waiting), usage, hit_rate)
         return usage
 
     def _admit(self, sequence: _Sequence) -> None:
@@ -158,6 +164,18 @@ class Engine:
         self.metrics.prompt_tokens.add(prompt_tokens, **labels)
         self.metrics.step_tokens.observe(prompt_tokens + 1, **labels)
         self.metrics.first_token.observe(seconds, **labels)
+
+    def _look_up(self, prompt: list[int]) -> None:
+        """Count the prompt's full blocks, and those of them with which an earlier prompt began too. This cache never forgets."""
+        if self._prefixes is None:
+            return
+        with self._changed:
+            prefix = 0
+            for start in range(0, len(prompt) - self._block_size + 1, self._block_size):
+                prefix = hash((prefix, *prompt[start : start + self._block_size]))
+                self._queries += 1
+                self._hits += prefix in self._prefixes
+                self._prefixes.add(prefix)
 
     def _count_request(self, prompt_tokens: int, generated: int, arrived: float, started: float, first: float) -> None:
         ended = time.monotonic()

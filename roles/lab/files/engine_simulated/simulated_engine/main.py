@@ -106,6 +106,7 @@ def _engine(resolved: settings.Settings, options: dict, memory: sizing.Memory, t
     }.items()})
     engine = Engine(
         metrics, max_num_seqs=resolved.max_num_seqs, gpu_blocks=memory.gpu_blocks, block_size=resolved.block_size,
+        prefix_caching=bool(options["enable_prefix_caching"]),
         told={name: argument for name, argument in told.items() if name in faults.WHILE_SERVING},
     )
     if not options["disable_log_stats"]:

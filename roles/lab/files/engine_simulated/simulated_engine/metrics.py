@@ -109,15 +109,15 @@ class Metrics:
             self._families.append(family)
         return family
 
-    def record_system(self, running: int, waiting: int, cache_usage: float) -> None:
-        """What the engine reports with every step. The first call makes the gauges and counters appear."""
+    def record_system(self, running: int, waiting: int, cache_usage: float, hit_rate: float) -> None:
+        """What the engine reports with every step. The first call makes the gauges and counters appear. hit_rate: -1 for none."""
         self.running.set(running, **self.labels)
         self.waiting.set(waiting, **self.labels)
         self.gpu_cache_usage.set(cache_usage, **self.labels)
         self.lora.set(time.time(), max_lora="0", running_lora_adapters="", waiting_lora_adapters="")
         for counter in (self.preemptions, self.prompt_tokens, self.generation_tokens):
             counter.add(0, **self.labels)
-        for gauge, value in ((self.swapped, 0), (self.cpu_cache_usage, 0), (self.cpu_hit_rate, -1), (self.gpu_hit_rate, -1)):
+        for gauge, value in ((self.swapped, 0), (self.cpu_cache_usage, 0), (self.cpu_hit_rate, -1), (self.gpu_hit_rate, hit_rate)):
             gauge.set(value, **self.labels)
 
     def render(self) -> str:

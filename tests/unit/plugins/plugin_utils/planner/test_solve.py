@@ -129,6 +129,17 @@ def test_little_ram_gets_less_swap():
     assert found["options"]["swap_space"] == 3 and "swap_share" not in warned(found)
 
 
+def test_what_v0_hides_is_shown():
+    """Swap and prefix hits are metrics that 0.8.5 shows to this very string; who gives all options keeps the command line as it is."""
+    found = solved("throughput", cards(4), QWEN3_32B_AWQ)
+    assert found["argv"][found["argv"].index("--show-hidden-metrics-for-version") + 1] == "0.7"
+    assert "metrics_hidden" not in warned(found)
+    assert "--show-hidden-metrics-for-version" not in solved("as_given", cards(4), QWEN3_32B_AWQ, {"tensor_parallel_size": 4})["argv"]
+    assert "--show-hidden-metrics-for-version" not in solved("throughput", cards(4), QWEN3_32B_AWQ, {"disable_log_stats": True})["argv"]
+    assert "--show-hidden-metrics-for-version" not in solved("throughput", A100, QWEN3_32B_AWQ)["argv"]
+    assert "--show-hidden-metrics-for-version" not in solved("throughput", cards(4), QWEN3_32B_AWQ, engine_version="0.19.1")["argv"]
+
+
 def test_gptq_is_told_its_kernel():
     config = {**QWEN3_32B_AWQ, "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}}
     assert solved("throughput", cards(4), config)["options"]["quantization"] == "gptq"
