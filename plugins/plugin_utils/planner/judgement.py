@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from . import calibration, hardware, instance, memory, model, options, rules, settings, values
 from .facts import SIZES, resized
 from .problem import PlanRefused, Problem
+from .settings import resettled
 
 # Nothing real is larger: a card's memory in bytes is below it, and so is every count of tokens.
 LARGEST = 2**48
@@ -85,18 +86,20 @@ class Judgement:
     of a plan that would run, because of what it was asked for beside its options. facts is None where the map cannot be read, settings and
     prediction where the shape of a rank is not defined.
 
-    like: a judgement that is sound and whose options differ in SIZES alone, so that only what depends on them is worked out.
+    like: a judgement that is sound and whose options differ in SIZES alone, so that only what depends on them is worked out. changed: those that
+    differ from another such judgement's.
     """
 
     case: Case
     options: dict
     unmet: tuple[Problem, ...] = ()
     like: Judgement | None = None
+    changed: dict | None = None
 
     @lazy
     def unreadable(self) -> tuple[Problem, ...]:
         """What the engine's parser refuses, and numbers that no machine has."""
-        new = {name: self.options[name] for name in SIZES if name in self.options} if self.like else self.options
+        new = self.changed if self.like else self.options
         return (*options.check(self.case.version, new), *_absurd(new))
 
     @lazy
@@ -134,7 +137,7 @@ class Judgement:
         """The options as far as memory depends on them."""
         if self.unreadable or self.impossible or any(rule(self.facts) for rule in (SHAPE_RULES_OF_SIZES if self.like else SHAPE_RULES)):
             return None
-        return _settings(self.case, self.facts)
+        return resettled(self.like.settings, self.options, self.facts) if self.like else _settings(self.case, self.facts)
 
     @lazy
     def prediction(self) -> memory.Prediction | None:
@@ -216,7 +219,7 @@ MEMORY_CODES = ROOM_CODES | {"kv_cache_too_small"}
 
 def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> Case:
     """The case that an instance, a host and a config.json make. PlanRefused with every problem that each of them has."""
-    given, host, config, ledger = (instance.plain(part) for part in (given, host, config, ledger))
+    given, config, ledger = (instance.plain(part) for part in (given, config, ledger))
     problems = instance.problems([given])
     parts = []
     for part, arguments in ((hardware.read, (host,)), (model.read, (config, tensor_bytes))):
@@ -233,15 +236,15 @@ def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> 
 
 def judge(case: Case, given: dict, like: Judgement | None = None) -> Judgement:
     """Hold an option map against the schema, the rules and the memory of the cards. like: a judgement that may save some of the work."""
-    if like is None or like.case is not case or not _resizes(like.options, given) or not like.sound:
+    if like is None or like.case is not case:
+        return Judgement(case, given)
+    # Values are the same where they are the same object: True and 1 are not.
+    old = like.options
+    changed = {name: value for name, value in given.items() if old.get(name) is not value}
+    if not (changed.keys() <= SIZES and old.keys() - given.keys() <= SIZES and like.sound):
         return Judgement(case, given)
     # The first of a row stands for all of them, which need not be kept.
-    return Judgement(case, given, like=like.like or like)
-
-
-def _resizes(old: dict, new: dict) -> bool:
-    """Whether two option maps differ in SIZES alone. Values are the same where they are the same object: True and 1 are not."""
-    return all(name in SIZES or old.get(name) is value for name, value in new.items()) and all(name in SIZES or name in new for name in old)
+    return Judgement(case, given, like=like.like or like, changed=changed)
 
 
 def _loaded(shape: model.Model, given: dict) -> model.Model:

@@ -179,14 +179,21 @@ def render(version: str, options: dict) -> list[str]:
 
     The map has passed `check`; KeyError for an option that is not in the schema, ValueError for an unknown version.
     """
-    entries = schema(version)
-    return [word for name, value in options.items() if value is not None for word in _render(name, value, entries[name])]
+    entries, words = schema(version), []
+    for name, value in options.items():
+        if value is not None:
+            words += _render(name, value, entries[name]) if type(value) in (list, dict) else _rendered(version, name, value)
+    return words
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _rendered(version: str, name: str, value) -> list[str]:
+    """The same words are asked for with every step of a ladder. typed: 1 and True are written in two ways."""
+    return _render(name, value, schema(version)[name])
 
 
 def _render(name: str, value, entry: dict) -> list[str]:
     flag = "--" + name.replace("_", "-")
-    if type(value) in (int, float) and value >= 0 and "const" not in entry:
-        return [flag, str(value)]
     if entry["type"] == "bool":
         return [flag] if value else [f"--no-{flag[2:]}"] if entry.get("negatable") else []
     write, nargs = TYPES[entry["type"]].write, entry.get("nargs")

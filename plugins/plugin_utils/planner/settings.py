@@ -86,18 +86,37 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
         tensor_parallel_size=max(1, options.get("tensor_parallel_size") or 1),
         pipeline_parallel_size=max(1, options.get("pipeline_parallel_size") or 1),
         kv_cache_dtype=options.get("kv_cache_dtype") or "auto",
-        enforce_eager=bool(options.get("enforce_eager")),
-        cpu_offload_bytes=int((options.get("cpu_offload_gb") or 0) * GIB),
         swap_bytes=0 if v1 else int(swap * GIB),
         moe_chunk=chunk or MOE_CHUNK,
         nvlink=bool(nvlink),
         mla=_latent(version, env),
-        shrinks_context=options.get("max_model_len") in ("auto", -1, "-1"),
         plain_kernels=options.get("quantization") in ("awq", "gptq"),
         # On by default since 0.21, as the engine's own log says; there, but off, since 0.14 (vllm pull request 30515).
         charges_graphs=v1 and env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", "1" if release(version) >= (0, 21) else "0") == "1",
+        **_sizes(options),
         **known,
     )
+
+
+def resettled(found: Settings, options: dict, facts) -> Settings:
+    """The same for an option map that differs in facts.SIZES alone. facts: what facts.py makes of it."""
+    return found._replace(
+        max_model_len=facts.max_model_len,
+        max_num_batched_tokens=facts.max_num_batched_tokens,
+        max_num_seqs=facts.max_num_seqs,
+        enable_chunked_prefill=facts.chunked,
+        gpu_memory_utilization=facts.option("gpu_memory_utilization"),
+        **_sizes(options),
+    )
+
+
+def _sizes(options: dict) -> dict:
+    """The fields that one of facts.SIZES alone decides."""
+    return {
+        "enforce_eager": bool(options.get("enforce_eager")),
+        "cpu_offload_bytes": int((options.get("cpu_offload_gb") or 0) * GIB),
+        "shrinks_context": options.get("max_model_len") in ("auto", -1, "-1"),
+    }
 
 
 def _resolved(options: dict, model: Model, cards: tuple[Card, ...], version: str, env: dict) -> dict:
