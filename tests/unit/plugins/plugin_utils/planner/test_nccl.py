@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-
 import pytest
 
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.nccl import nccl
