@@ -14,6 +14,9 @@ from .card import GIB, MIB
 from .settings import Settings
 
 GRAPH_BYTES = 20 * MIB
+# A real profiling run takes seconds. This long, so that what was logged before an error is read before it: the error's traceback goes to
+# stderr and the log to stdout, and whoever reads both gets them in any order.
+FAILS_AFTER_SECONDS = 0.5
 
 
 def load(settings: Settings, options: dict, config: dict, told: dict, state: pathlib.Path) -> sizing.Memory:
@@ -40,6 +43,7 @@ def load(settings: Settings, options: dict, config: dict, told: dict, state: pat
     resolved = options | {"max_num_seqs": settings.max_num_seqs, "max_model_len": settings.max_model_len,
                           "max_num_batched_tokens": settings.max_num_batched_tokens, "block_size": settings.block_size}
     if faults.out_of_memory(told, resolved, state) or memory.weights + memory.activation + memory.non_torch > memory.total:
+        time.sleep(FAILS_AFTER_SECONDS)
         raise out_of_memory(memory.total)
 
     _log_memory(settings, memory)
