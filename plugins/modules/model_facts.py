@@ -37,7 +37,7 @@ options:
         type: path
         required: true
   endpoint:
-    description: The hub, or a mirror of it. Without one no hub is asked.
+    description: The hub, a mirror of it or a tree of files, as for M(gpuhosts.inference.model_manifest). Without one no hub is asked.
     type: str
     default: ""
   token:
@@ -164,7 +164,7 @@ class Hub:
             return None, f"{repo_id} has no config.json on this host, and no hub was named to ask for it."
         if self._silence is None:
             try:
-                return model_hub.fetch_config(self._endpoint, repo_id, revision, self._token, self._timeout), None
+                return model_hub.fetch_config(self._endpoint, {"repo_id": repo_id, "revision": revision}, self._token, self._timeout), None
             except model_hub.HubError as error:
                 if not error.silent:
                     return None, str(error)

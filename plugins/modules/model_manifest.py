@@ -9,7 +9,7 @@ module: model_manifest
 short_description: What a hub says of a model before it is fetched
 version_added: "0.1.0"
 description:
-  - Asks a Hugging Face hub, or a mirror of it, for the commit that a revision means, for every file with its size and hash, for C(config.json)
+  - Asks a hub for the commit that a revision means, for every file with its size and hash, for C(config.json)
     and for the names of the tensors. A few hundred kilobytes at most; no weights.
   - A hub that throttles (HTTP 429) is asked again after as long as it says, three times, with a warning each time.
   - Changes nothing.
@@ -25,7 +25,11 @@ options:
     type: str
     default: main
   endpoint:
-    description: The hub, or a mirror of it.
+    description:
+      - The address of a Hugging Face hub or of a mirror of it.
+      - C(modelscope+https://www.modelscope.cn) is ModelScope, or what answers like it. The revision V(main) is its branch C(master).
+      - C(tree+https://files.example/models) and C(tree+file:///mnt/models) are trees of files, in which C(REPO_ID/SHA256SUMS) lists those of a model.
+      - Of the latter two the commit is made from the names and hashes of the files, and a revision that is such a commit pins them.
     type: str
     required: true
   token:
@@ -67,6 +71,10 @@ config:
   description: The model's C(config.json) at that commit.
   returned: success
   type: dict
+urls:
+  description: Where each file lies, by name; null for a Hugging Face hub, whose own client knows it.
+  returned: success
+  type: dict
 tensor_kinds:
   description: The last words of the tensors' names, each once, or null where the checkpoint lists no names.
   returned: success
@@ -94,12 +102,13 @@ def main():
     given = module.params
     try:
         manifest = model_hub.fetch_manifest(given["endpoint"], given["repo_id"], given["revision"], given["token"], given["timeout"], module.warn)
-        config = model_hub.fetch_config(given["endpoint"], given["repo_id"], manifest["commit"], given["token"], given["timeout"])
+        config = model_hub.fetch_config(given["endpoint"], manifest, given["token"], given["timeout"])
         tensors = model_hub.fetch_tensors(given["endpoint"], manifest, given["token"], given["timeout"], module.warn)
     except model_hub.HubError as error:
         module.fail_json(msg=str(error))
     kinds = None if tensors is None else sorted({name.rpartition(".")[2] for name in tensors})
-    module.exit_json(changed=False, manifest=manifest, config=config, tensor_kinds=kinds)
+    urls = model_hub.file_urls(given["endpoint"], manifest)
+    module.exit_json(changed=False, manifest=manifest, config=config, urls=urls, tensor_kinds=kinds)
 
 
 if __name__ == "__main__":

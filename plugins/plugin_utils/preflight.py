@@ -11,6 +11,7 @@ import fnmatch
 import re
 from collections.abc import Iterator
 
+from ..module_utils import model_hub
 from .planner import instance as contract
 from .planner.problem import Problem
 from .planner.render import host_plan
@@ -297,8 +298,8 @@ def sources(facts: dict, wanted: dict) -> list[str]:
     for image in _missing_images(facts, wanted.get("instances"), wanted):
         found += _registries(image, wanted)
     if any(not model["complete"] and model["config_source"] == "disk" for model in (wanted.get("models") or {}).values()):
-        found.append(wanted.get("hub") or "")
-    return list(dict.fromkeys(address for address in found if address))
+        found.append(model_hub.plain_address(wanted.get("hub") or ""))
+    return list(dict.fromkeys(address for address in found if address and not address.startswith("file:")))
 
 
 def unreachable(facts: dict, wanted: dict) -> Iterator[Problem]:
@@ -401,7 +402,7 @@ def _answered(address: str, answers: dict, wanted: dict) -> bool:
     status = (answers.get(address) or {}).get("status")
     if status is None:
         return False
-    if address == wanted.get("hub"):
+    if address == model_hub.plain_address(wanted.get("hub") or ""):
         return status < 500
     return status < 400 or status == 401 and address.endswith("/v2/")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 
 import lab_play
@@ -145,6 +146,45 @@ def test_a_full_disk(bare):
     assert not gpu01.machine.has(LINK)
 
 
+def test_a_tree_of_files_instead_of_a_hub(bare):
+    """A directory on the seed, such as a disk that somebody carried there, and the same over HTTP."""
+    seed, dummy = bare
+    tree = f"/srv/tree/{REPO}"
+    status, output = artifacts(host="gpu01")
+    assert status == 0, output
+    seed.machine.run(f"mkdir -p $(dirname {tree}) && cp -rL {LINK} {tree} && cd {tree} && find . -type f -print0 | xargs -0 sha256sum > /tmp/SUMS && mv /tmp/SUMS SHA256SUMS")
+    seed.machine.remove(LINK, STORE)
+    status, output = artifacts(model_weights_endpoint="tree+file:///srv/tree")
+    assert status == 0, output
+    commit = whole(bare[0])
+    assert whole(bare[1]) == commit
+    seed.machine.remove(LINK, STORE)
+    bare[1].machine.remove(LINK, STORE)
+    seed.machine.run("systemd-run --quiet --unit=tree python3 -m http.server --directory /srv/tree 8090")
+    status, output = artifacts(model_weights_endpoint="tree+http://gpu01:8090")
+    seed.machine.run("systemctl stop tree")
+    assert status == 0, output
+    assert whole(bare[0]) == whole(bare[1]) == commit, "the contents make the commit"
+
+
+def test_a_piece_that_is_damaged_on_its_way(bare):
+    """The seed's file is other than its torrent says, for as long as a piece is sent: nothing of it is kept, and the right piece is asked for again."""
+    gpu01, gpu02 = bare
+    status, output = artifacts(host="gpu01")
+    assert status == 0, output
+    weights = f"{STORE}/{whole(gpu01)}/{WEIGHTS}"
+    damage = (
+        f"until [ -e {STORE}/transfer/allowed ]; do sleep 0.05; done; cp --preserve {weights} /root/right; "
+        f"printf damaged | dd of={weights} bs=1 seek=5000 conv=notrunc status=none; sleep 8; cat /root/right > {weights}; touch --reference=/root/right {weights}"
+    )
+    gpu01.machine.run(f"systemd-run --quiet --unit=damage bash -c {shlex.quote(damage)}")
+    status, output = artifacts()
+    gpu01.machine.run("systemctl stop damage", check=False)
+    assert status == 0, output
+    assert "Checksum error" in gpu02.machine.out("journalctl --unit='model-transfer-*' --output=cat --since=-120s")
+    assert whole(gpu01) == whole(gpu02)
+
+
 @pytest.fixture
 def slow_hub(mirror):
     """The hub sends 60 KB/s: the weights take five seconds."""
@@ -153,9 +193,9 @@ def slow_hub(mirror):
     mirror.run("sed -i 's/limit_rate 60k; //' /srv/hub/hub.conf && systemctl restart nginx")
 
 
-def begin(**variables):
+def begin(host=None, **variables):
     """playbooks/artifacts.yml in the background."""
-    words, settings = lab_play.command("playbooks/artifacts.yml", "--extra-vars", json.dumps(variables))
+    words, settings = lab_play.command("playbooks/artifacts.yml", "--extra-vars", json.dumps(variables), host=host)
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **settings)
 
 
@@ -173,6 +213,28 @@ def test_a_connection_that_is_cut(bare, slow_hub):
     assert status == 0, output
     assert not [line for line in slow_hub.out("cat /var/log/nginx/hub.log").splitlines()[before:] if "GET" in line and "README.md" in line]
     assert whole(bare[0]) == whole(bare[1])
+
+
+def test_a_disk_that_fills_up_while_it_is_fetched(bare, slow_hub):
+    """Another program takes what room there was: what came is kept, nothing is in place, and a run with room goes on."""
+    gpu01, dummy = bare
+    gpu01.machine.run(f"mkdir -p {STORE} && mount -t tmpfs -o size=2m tmpfs {STORE}")
+    try:
+        run = begin(host="gpu01")
+        gpu01.until(f"find {STORE} -name '*.incomplete' 2>/dev/null | grep -q .")
+        gpu01.machine.run(f"cat /dev/zero > {STORE}/other", check=False)
+        output = " ".join(run.communicate(timeout=300)[0].split())
+        assert run.returncode != 0
+        assert f"Fetching {REPO} from http://mirror:8080 failed" in output
+        assert "No space left on device" in output
+        assert not gpu01.machine.has(LINK), "nothing half-written is in place"
+        gpu01.machine.remove(f"{STORE}/other")
+        status, output = artifacts(host="gpu01")
+        assert status == 0, output
+        whole(gpu01)
+    finally:
+        gpu01.machine.remove(LINK)
+        gpu01.machine.run(f"umount {STORE}")
 
 
 def test_two_runs_at_once(bare, slow_hub):
@@ -205,4 +267,12 @@ def test_the_sites_registry_has_the_image_by_its_digest_and_asks_the_public_one_
     accept = "Accept: application/vnd.docker.distribution.manifest.v2+json"
     assert digest in gpu02.machine.out(f"curl --silent --fail --head --header '{accept}' http://gpu01:5001/v2/vllm/vllm-openai/manifests/{digest}")
     assert mirror.out(blobs) == asked_before, "the second run asks the public registry for nothing"
-    gpu01.machine.run("systemctl disable --now docker-registry")
+
+    # A host that lacks the image pulls it from there, and the public registry is not asked.
+    instances = gpu02.machine.out("docker images --quiet vllm/vllm-openai").split()
+    gpu02.machine.run("systemctl stop vllm-coder && docker rmi --force " + " ".join(sorted(set(instances))))
+    status, output = lab_play.play("playbooks/site.yml", "--extra-vars", json.dumps({"docker_engine_registry_mirrors": ["http://gpu01:5001"]}), host="gpu02")
+    assert status == 0, output
+    assert image in gpu02.machine.out("docker images --digests --format '{{.Repository}}@{{.Digest}}' vllm/vllm-openai")
+    assert mirror.out(blobs) == asked_before, "the public registry is asked once"
+    assert int(gpu01.machine.out("journalctl --unit docker-registry --output cat | grep -c 'GET /v2/vllm/vllm-openai/blobs'")) > 0

@@ -31,6 +31,9 @@ def hub(monkeypatch):
         }
         seen = []
 
+        def do_HEAD(self):
+            self.do_GET()
+
         def do_GET(self):
             self.seen.append(self.path)
             answers = self.answers.get(self.path, [(404, {"X-Error-Code": "RevisionNotFound"}, b"")])
@@ -39,7 +42,7 @@ def hub(monkeypatch):
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body if self.command == "GET" else b"")
 
         def log_message(self, *dummy):
             pass
@@ -99,3 +102,85 @@ def test_a_wrong_token(run_module, hub):
 def test_a_mirror_that_does_not_know_its_files(run_module, hub):
     hub.answers[f"/api/models/{REPO}/revision/main?blobs=true"] = [(200, {}, b'{"sha": "c0ffee", "siblings": [{"rfilename": "a"}]}')]
     assert "files without sizes and hashes: it is not a hub that knows its files" in run_module(model_manifest, repo_id=REPO, endpoint=hub.url)["msg"]
+
+
+# -- ModelScope, and trees of files --------------------------------------------------------------------------------------------------------
+
+LISTED = [
+    {"Type": "tree", "Path": "figures", "Size": 0, "Sha256": ""},
+    {"Type": "blob", "Path": "config.json", "Size": 2, "Sha256": SHA.upper()},
+    {"Type": "blob", "Path": "model.safetensors", "Size": 5, "Sha256": SHA},
+]
+BY_CONTENTS = {"config.json": {"size": 2, "sha256": SHA}, "model.safetensors": {"size": 5, "sha256": SHA}}
+WEIGHTS = struct.pack("<Q", len(HEAD)) + HEAD
+
+
+def modelscope(hub, revision="master"):
+    where = f"/api/v1/models/{REPO}/repo"
+    hub.answers[f"{where}/files?Revision={revision}&Recursive=True"] = [(200, {}, json.dumps({"Code": 200, "Data": {"Files": LISTED}}).encode())]
+    hub.answers[f"{where}?Revision={revision}&FilePath=config.json"] = [(200, {}, b"{}")]
+    hub.answers[f"{where}?Revision={revision}&FilePath=model.safetensors"] = [(200, {}, WEIGHTS)]
+    return f"modelscope+{hub.url}"
+
+
+def tree(hub):
+    hub.answers[f"/{REPO}/SHA256SUMS"] = [(200, {}, f"{SHA}  ./config.json\n{SHA} *model.safetensors\n".encode())]
+    hub.answers[f"/{REPO}/config.json"] = [(200, {"Content-Length": "2"}, b"{}")]
+    hub.answers[f"/{REPO}/model.safetensors"] = [(200, {"Content-Length": str(len(WEIGHTS))}, WEIGHTS)]
+    return f"tree+{hub.url}/"
+
+
+def test_modelscope(run_module, hub):
+    result = run_module(model_manifest, repo_id=REPO, endpoint=modelscope(hub))
+    assert result["manifest"]["files"] == BY_CONTENTS
+    assert (result["config"], result["tensor_kinds"]) == ({}, ["qweight", "scales"])
+    assert result["urls"]["model.safetensors"] == f"{hub.url}/api/v1/models/{REPO}/repo?Revision=master&FilePath=model.safetensors"
+    tagged = run_module(model_manifest, repo_id=REPO, revision="v1", endpoint=modelscope(hub, "v1"))
+    assert tagged["manifest"]["commit"] == result["manifest"]["commit"], "the contents make the commit"
+
+
+def test_a_tree_of_files(run_module, hub):
+    result = run_module(model_manifest, repo_id=REPO, endpoint=tree(hub))
+    assert result["manifest"]["files"] == {**BY_CONTENTS, "model.safetensors": {"size": len(WEIGHTS), "sha256": SHA}}
+    assert (result["config"], result["tensor_kinds"]) == ({}, ["qweight", "scales"])
+    assert result["urls"]["config.json"] == f"{hub.url}/{REPO}/config.json"
+
+
+def test_a_tree_in_a_directory(run_module, tmp_path):
+    directory = tmp_path / REPO
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text("{}")
+    (directory / "SHA256SUMS").write_text(f"{SHA}  config.json\n")
+    result = run_module(model_manifest, repo_id=REPO, endpoint=f"tree+file://{tmp_path}")
+    assert result["manifest"]["files"] == {"config.json": BY_CONTENTS["config.json"]}
+    assert result["urls"] == {"config.json": f"file://{directory}/config.json"}
+
+
+def test_a_commit_pins_what_a_tree_holds(run_module, hub):
+    commit = run_module(model_manifest, repo_id=REPO, endpoint=tree(hub))["manifest"]["commit"]
+    assert run_module(model_manifest, repo_id=REPO, revision=commit, endpoint=tree(hub))["manifest"]["commit"] == commit
+    message = run_module(model_manifest, repo_id=REPO, revision="c0ffee" * 6 + "0000", endpoint=tree(hub))["msg"]
+    assert f"has commit {commit} of {REPO}, not c0ffeec0ffee" in message
+    assert "its files are not those that were pinned" in message
+
+
+@pytest.mark.parametrize(
+    "sums, revision, message",
+    [
+        (b"nonsense", "main", "is not a list as sha256sum writes it: write it anew, inside of the model's directory."),
+        (b"", "main", "is not a list as sha256sum writes it"),
+        (f"{SHA}  config.json\n".encode(), "v9", "is a tree of files, which has no revision v9: leave revision out, or name a commit."),
+        (f"{SHA}  unsized\n".encode(), "main", "is served without its length"),
+    ],
+)
+def test_a_tree_that_cannot_be_used(run_module, hub, sums, revision, message):
+    endpoint = tree(hub)
+    hub.answers[f"/{REPO}/SHA256SUMS"] = [(200, {}, sums)]
+    hub.answers[f"/{REPO}/unsized"] = [(200, {}, b"")]
+    assert message in run_module(model_manifest, repo_id=REPO, revision=revision, endpoint=endpoint)["msg"]
+
+
+def test_a_modelscope_that_has_no_hashes(run_module, hub):
+    endpoint = modelscope(hub)
+    hub.answers[f"/api/v1/models/{REPO}/repo/files?Revision=master&Recursive=True"] = [(200, {}, b'{"Data": {"Files": [{"Path": "a", "Size": 1}]}}')]
+    assert "files without sizes and hashes" in run_module(model_manifest, repo_id=REPO, endpoint=endpoint)["msg"]
