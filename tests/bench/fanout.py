@@ -35,8 +35,8 @@ LIMIT_SECONDS = 900
 class Net:
     """Namespaces named after this process, removed with all that runs in them."""
 
-    def __init__(self, mbit, room):
-        self.mbit, self.room, self.prefix, self.names, self.processes = mbit, room, f"fan{os.getpid()}", [], []
+    def __init__(self, mbit, room, rate_limit):
+        self.mbit, self.room, self.rate_limit, self.prefix, self.names, self.processes = mbit, room, rate_limit, f"fan{os.getpid()}", [], []
         self.switch = f"{self.prefix}-switch"
         _run("ip", "netns", "add", self.switch)
         self._in_switch("ip", "link", "add", "br0", "type", "bridge")
@@ -178,6 +178,7 @@ def bittorrent(net, files, receivers):
     hook.chmod(0o755)
     words = ["aria2c", "--no-conf", "--dir=.", "--seed-ratio=0", "--listen-port=6881", "--enable-dht=false", "--file-allocation=none",
              "--console-log-level=warn", "--summary-interval=0", "--bt-max-peers=0", "--bt-request-peer-speed-limit=100M",
+             f"--max-overall-upload-limit={net.rate_limit}", f"--max-overall-download-limit={net.rate_limit}",
              f"--on-bt-download-complete={hook}", torrent]  # fmt: skip
     net.start(1, *words, "--bt-seed-unverified=true")
     _listens(net, 1, 6881)
@@ -192,11 +193,11 @@ def bittorrent(net, files, receivers):
 # -- What is measured, and what is made of it ------------------------------------------------------------------------------------------------
 
 
-def measure(way, hosts, mebibytes, mbit):
+def measure(way, hosts, mebibytes, mbit, rate_limit):
     """Seconds until `hosts` machines have all files, which are then compared."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         room = pathlib.Path(directory)
-        net = Net(mbit, room)
+        net = Net(mbit, room, rate_limit)
         try:
             source = net.add()
             sums = _make_files(room / str(source) / "files", mebibytes)
@@ -256,6 +257,7 @@ def main():
     parser.add_argument("--ways", default=",".join(WAYS), type=lambda text: text.split(","))
     parser.add_argument("--mebibytes", default=256, type=int)
     parser.add_argument("--mbit", default=200, type=int)
+    parser.add_argument("--rate-limit", default="0", help="what a host may send by BitTorrent, and receive: model_weights_rate_limit")
     parser.add_argument("--output", default=".cache/bench", type=pathlib.Path)
     given = parser.parse_args()
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
@@ -266,7 +268,7 @@ def main():
     results = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     for way in given.ways:
         for hosts in given.hosts:
-            seconds = measure(way, hosts, given.mebibytes, given.mbit)
+            seconds = measure(way, hosts, given.mebibytes, given.mbit, given.rate_limit)
             print(f"{WAYS[way]}, {hosts} hosts: {seconds:.1f} s", flush=True)
             results.setdefault(way, {})[str(hosts)] = round(seconds, 2)
             kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

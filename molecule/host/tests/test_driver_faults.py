@@ -116,6 +116,7 @@ def test_a_package_that_somebody_else_holds(play_role, refused, on, new):
     assert held(on, new) > 15
 
 
+@pytest.mark.slow
 def test_a_repository_that_is_gone_half_way(play_role, refused, engines, on, old, new):
     """The index is there and the packages are not: the engines serve on. Then the same run replaces the driver under them, one host after the other."""
     arguments = [f"--extra-vars=nvidia_driver_version={UPGRADE}", REBOOT]
@@ -149,6 +150,7 @@ def test_a_repository_that_is_gone_half_way(play_role, refused, engines, on, old
     assert first_is_back < second_goes, "one host after the other"
 
 
+@pytest.mark.slow
 def test_a_reboot_that_comes_back_with_the_wrong_version(play_role, engines, on, old, new, fault):
     """Back from the test before, a downgrade: the host that goes first fails, and the other keeps what it has."""
     for host in (old, new):
