@@ -21,15 +21,15 @@ options:
     description:
       - Hosts that come first. Without them it is the healthiest host of each kind, by the cards in it.
       - Where all of them are done already, there is no first wave. It is an error when none of them answers.
-    type: list
-    elements: str
+      - A list, or a text with commas.
+    type: raw
     default: []
   batches:
     description:
       - How many hosts make a wave after that, as a number, or as a percentage of the hosts that come after the canaries. The last counts for all
         waves that follow.
-    type: list
-    elements: raw
+      - A list, or a text with commas.
+    type: raw
     default: ["100%"]
 """
 
@@ -55,9 +55,14 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instanc
 
 def rollout_waves(looks, canaries=(), batches=("100%",)):
     try:
-        return rollout.waves(plain(looks), plain(canaries), plain(batches))
+        return rollout.waves(plain(looks), words(canaries), words(batches))
     except ValueError as error:
         raise AnsibleFilterError(str(error)) from error
+
+
+def words(value):
+    """A list. From the command line it comes as a text, with commas."""
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else plain(value)
 
 
 class FilterModule:

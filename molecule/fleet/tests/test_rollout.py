@@ -35,18 +35,15 @@ def roll_out(*arguments, **variables):
 
 
 @contextlib.contextmanager
-def rolling_out(until, **variables):
-    """A rollout in a process of its own, which has just printed `until`."""
+def rolling_out(*until, **variables):
+    """A rollout in a process of its own, which has just printed each of these, one after the other."""
     given = words(**variables)
     command, settings = lab_play.command("playbooks/rollout.yml", *given["arguments"], inventories=given["inventories"])
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, **settings) as process:
         seen = []
-        for line in process.stdout:
-            seen.append(line)
-            if until in line:
-                break
-        else:
-            pytest.fail(f"never printed {until}: {''.join(seen)}")
+        for text in until:
+            seen.append(next((line for line in process.stdout if text in line), None))
+        assert None not in seen, f"printed {seen} and no more"
         yield process
 
 
@@ -101,6 +98,17 @@ def test_a_second_run_costs_the_facts_only():
     assert {host: started(host) for host in HOSTS} == before
 
 
+def test_a_converged_host_costs_the_site_few_executions():
+    """The budget of a second run of site.yml: tasks, and what is really run on the host, each of which is a round trip and a Python."""
+    given = words()
+    status, output = lab_play.play("site.yml", "-vvv", *given["arguments"], inventories=given["inventories"])
+    assert status == 0, output[-4000:]
+    for host in HOSTS:
+        counts, executions = lab_play.recap(output)[host], output.count(f"<{LAB}-{host}> EXEC")
+        assert counts["changed"] == 0 and counts["ok"] <= 30, counts
+        assert 0 < executions <= 14
+
+
 def test_a_broken_canary_touches_one_host():
     before = {host: started(host) for host in HOSTS[1:]}
     status, output = roll_out(vllm_instances=[coder(32, GPUHOSTS_SIMULATED_FAULT="bad_answer")])
@@ -121,6 +129,23 @@ def test_what_answers_but_is_slower_than_before_is_rolled_back():
     assert sequences("gpu01") == 64
 
 
+def test_check_mode_goes_through_all_waves_and_changes_nothing():
+    before, known = {host: started(host) for host in HOSTS}, REPORT.read_text()
+    status, output = roll_out("--check", vllm_instances=[coder(32)])
+    assert status == 0 and "Converge wave 3" in output, output
+    assert {host: started(host) for host in HOSTS} == before and REPORT.read_text() == known
+    assert [sequences(host) for host in HOSTS] == [64] * 6
+
+
+def test_where_nobody_says_yes_it_stops_after_the_canary():
+    status, output = roll_out(vllm_instances=[coder(32)], rollout_confirm=True)
+    assert status != 0
+    assert statuses() == {"gpu01": "done", **dict.fromkeys(HOSTS[1:], "waiting")}, output
+    assert report()["gpu02"]["problem"] == "nobody said yes before wave 1"
+    assert [sequences(host) for host in HOSTS] == [32, 64, 64, 64, 64, 64]
+    assert roll_out()[0] == 0
+
+
 def test_a_wave_fails_as_a_whole():
     """gpu03 alone fails; gpu02, which came through, goes back with it, and the canary stays."""
     given = [coder(32, GPUHOSTS_SIMULATED_FAULT="{{ 'bad_answer' if inventory_hostname == 'gpu03' else '' }}")]
@@ -133,7 +158,7 @@ def test_a_wave_fails_as_a_whole():
 
 
 def test_a_host_that_dies_in_a_wave_does_not_stop_the_others_and_is_taken_up_again():
-    with rolling_out("TASK [Converge wave 2]", vllm_instances=[coder(48)]) as process:
+    with rolling_out("Converge wave 2]", "Configure Docker Engine]", vllm_instances=[coder(48)]) as process:
         subprocess.run(["docker", "kill", machine("gpu05").container], check=True, capture_output=True)
         output, dummy = process.communicate(timeout=600)
     assert process.returncode != 0
@@ -149,7 +174,7 @@ def test_a_host_that_dies_in_a_wave_does_not_stop_the_others_and_is_taken_up_aga
 
 
 def test_a_run_that_is_killed_is_taken_up():
-    with rolling_out("TASK [Converge wave 2]", vllm_instances=[coder(40)]) as process:
+    with rolling_out("Converge wave 2]", vllm_instances=[coder(40)]) as process:
         os.killpg(process.pid, signal.SIGKILL)
     assert {host: statuses()[host] for host in HOSTS[:3]} == dict.fromkeys(HOSTS[:3], "done")
     before = {host: started(host) for host in HOSTS[:3]}

@@ -3,6 +3,8 @@
 import hashlib
 
 import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.gpuhosts.inference.plugins.filter import rollout_waves
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils import rollout
 
 CARD = {"name": "NVIDIA GeForce RTX 2080 Ti"}
@@ -103,6 +105,13 @@ def test_hosts_that_are_down_or_done_are_in_no_wave():
 
 def test_canaries_can_be_named():
     assert hosts(rollout.waves(numbered(3), ["gpu03"], ["100%"])) == [["gpu03"], ["gpu01", "gpu02"]]
+
+
+def test_both_may_come_from_the_command_line():
+    waves = rollout_waves.FilterModule().filters()["rollout_waves"]
+    assert hosts(waves(numbered(4), "gpu03,gpu04", "1, 100%")) == [["gpu03", "gpu04"], ["gpu01"], ["gpu02"]]
+    with pytest.raises(AnsibleFilterError, match="rollout_batches has 'many': write a number of hosts"):
+        waves(numbered(4), [], "many")
 
 
 def test_a_named_canary_that_is_done_need_not_be_a_canary_again():
