@@ -28,12 +28,15 @@ LAB = {"LAB_ENGINE": "simulated", "LAB_NAME": os.environ.get("LAB_NAME", "gpuhos
 WORDS = {"ansible_connection": "community.docker.docker_api", "lab_port": 0, "lab_card_count": 1}
 
 
-def play(playbook, inventory):
-    """Run a playbook; returns {seconds, cpu, mebibytes} of ansible-playbook with all its workers. A failure ends the program, with the output's end."""
+def play(playbook, inventory, hosts):
+    """Run a playbook on the first so many hosts; returns {seconds, cpu, mebibytes} of ansible-playbook with all its workers.
+
+    A failure ends the program, with the output's end.
+    """
     with tempfile.TemporaryFile("w+") as output:
         began = time.monotonic()
-        words = ["ansible-playbook", playbook, "--inventory=inventories/lab", f"--inventory={inventory}"]
-        # Hosts of an earlier count are removed with lab_down.yml, which knows them by the lab's name.
+        names = ",".join(["localhost", *_names(hosts)])
+        words = ["ansible-playbook", playbook, "--inventory=inventories/lab", f"--inventory={inventory}", f"--limit={names}"]
         with subprocess.Popen(words, cwd=CHECKOUT, env=os.environ | LAB, stdout=output, stderr=output) as process:
             over, peak = threading.Event(), [0]
             watcher = threading.Thread(target=_watch, args=(process.pid, over, peak))
@@ -48,6 +51,10 @@ def play(playbook, inventory):
             output.seek(0)
             sys.exit(f"{playbook} ended with status {process.returncode}:\n{output.read()[-4000:]}")
     return {"seconds": round(seconds, 2), "cpu": round(usage.ru_utime + usage.ru_stime, 2), "mebibytes": round(peak[0] / 1024)}
+
+
+def _names(hosts):
+    return [f"gpu{number:02}" for number in range(1, hosts + 1)]
 
 
 def _watch(pid, over, peak):
@@ -78,16 +85,15 @@ def measure(hosts):
     """{first, second} of a fleet of so many hosts, which are made before and removed after."""
     with tempfile.TemporaryDirectory() as directory:
         inventory = pathlib.Path(directory, "hosts.yml")
-        inventory.write_text(json.dumps({"gpu_hosts": {"hosts": {f"gpu{number:02}": WORDS for number in range(1, max(hosts, 2) + 1)}}}))
-        # gpu01 and gpu02 are in the lab's own inventory; a fleet of one leaves the second alone.
-        if hosts == 1:
-            inventory.write_text(json.dumps({"gpu_hosts": {"hosts": {"gpu01": WORDS}}}))
-        play("playbooks/lab_down.yml", inventory)
+        # The lab's own inventory has two hosts, also where only one of them is used.
+        inventory.write_text(json.dumps({"gpu_hosts": {"hosts": dict.fromkeys(_names(max(hosts, 2)), WORDS)}}))
+        # Hosts of an earlier run that was cut off would not be bare.
+        play("playbooks/lab_down.yml", inventory, hosts)
         try:
-            play("playbooks/lab_up.yml", inventory)
-            return {run: play("site.yml", inventory) for run in RUNS}
+            play("playbooks/lab_up.yml", inventory, hosts)
+            return {run: play("site.yml", inventory, hosts) for run in RUNS}
         finally:
-            play("playbooks/lab_down.yml", inventory)
+            play("playbooks/lab_down.yml", inventory, hosts)
 
 
 def exponent(points):
