@@ -55,8 +55,8 @@ lint: $(VENV)/.dev  ## yamllint and ansible-lint, profile production
 sanity: $(VENV)/.dev  ## ansible-test sanity
 	tests/sanity/run
 
-# Build two more engines, and one with a compiler.
-SLOW_SCENARIOS := lanes flash_attn_wheel
+# Build two more engines, and one with a compiler; and six hosts, rolled out again and again.
+SLOW_SCENARIOS := lanes flash_attn_wheel fleet
 .PHONY: molecule
 molecule: $(VENV)/.dev  ## The lab from bare to serving: check, converge, idempotence, verify
 	molecule test --all $(addprefix --exclude ,$(SLOW_SCENARIOS))
@@ -90,6 +90,11 @@ bench-planner: $(VENV)/.dev  ## Plans per second on one core
 bench-fanout: $(VENV)/.dev  ## Seconds to bring 1 to 16 hosts a model, by four ways; needs root, OPTIONS= such as --ways tiers
 	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check matplotlib==3.11.2
 	python3 tests/bench/fanout.py $(OPTIONS)
+
+.PHONY: bench-fleet
+bench-fleet: $(VENV)/.dev  ## What 1 to 32 hosts cost the controller, bare and again; OPTIONS= such as --hosts 1,8
+	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check matplotlib==3.11.2
+	python3 tests/bench/fleet.py $(OPTIONS)
 
 .PHONY: build
 build: $(VENV)/.run  ## The collection's artifact

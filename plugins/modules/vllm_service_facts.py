@@ -111,6 +111,10 @@ ansible_facts:
               description: What supervises the engine that is there, or null.
               returned: always
               type: str
+            running:
+              description: Whether that runs it now.
+              returned: always
+              type: bool
             state:
               description: What happened to it on the host, as its watchdog keeps it, C(rung), C(hang_remedy), C(status), C(quarantine), C(history).
               returned: always
@@ -143,6 +147,7 @@ def compare(store, wanted, run):
     number, running = store.generation(), store.running()
     record = store.record(number) if number else None
     state = dict(AT_REST, **(vllm_store.read_json(os.path.join(store.state, "state.json")) or {}))
+    supervisor = vllm_supervisor.Supervisor(current["definition"], run) if current else None
     found = {
         "difference": None,
         "generation": number,
@@ -150,12 +155,13 @@ def compare(store, wanted, run):
         "status": (record or {}).get("status"),
         "files": store.differing(wanted) if wanted else [],
         "supervisor": current["definition"]["supervisor"] if current else None,
+        "running": supervisor is not None and supervisor.running(),
         "state": state,
     }
-    return dict(found, difference=difference(found, store, wanted, current, run))
+    return dict(found, difference=difference(found, store, wanted, current, supervisor))
 
 
-def difference(found, store, wanted, current, run):
+def difference(found, store, wanted, current, supervisor):
     """The word for it; what needs the most work comes first."""
     if wanted is None:
         return "unwanted"
@@ -163,12 +169,11 @@ def difference(found, store, wanted, current, run):
         return "new"
     aim = vllm_store.fingerprint(wanted)
     started = store.record(found["running_generation"]) if found["running_generation"] else None
-    supervisor = vllm_supervisor.Supervisor(current["definition"], run)
     if vllm_store.fingerprint(current) != aim or (started and started["fingerprint"] != aim):
         return "changed"
     if found["state"]["status"] == "quarantined":
         return "quarantined"
-    if not supervisor.running() or not supervisor.enabled():
+    if not found["running"] or not supervisor.enabled():
         return "stopped"
     if found["files"]:
         return "updated"

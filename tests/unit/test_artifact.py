@@ -6,6 +6,7 @@ import subprocess
 import tarfile
 
 import pytest
+import yaml
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
 PUBLISHED = {
@@ -32,6 +33,13 @@ def test_no_development_files(artifact):
         names = content.getnames()
     assert {name.partition("/")[0] for name in names} <= PUBLISHED
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
+
+
+def test_what_an_execution_environment_needs_is_in_it(artifact):
+    needs = yaml.safe_load((CHECKOUT / "meta/execution-environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    with tarfile.open(artifact) as content:
+        assert set(needs.values()) <= set(content.getnames())
+        assert b"jmespath" in content.extractfile(needs["python"]).read()
 
 
 def test_it_runs_where_it_is_installed(artifact, tmp_path):

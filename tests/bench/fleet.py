@@ -1,0 +1,163 @@
+"""What a fleet costs its controller: site.yml on 1, 8, 16 and 32 hosts, bare and again. What `make bench-fleet` measures.
+
+    python3 tests/bench/fleet.py [--hosts 1,8,16,32] [--output DIRECTORY]
+
+The hosts are the lab's, with one card and the simulated engine each, all on this machine: 240 MB of memory and 650 MB of disk each. Hosts and controller
+share its cores, so that the seconds are an upper bound, above all of the first run, in which every host installs its packages; the controller's CPU time
+is the controller's own. Memory is the peak of the proportional set sizes of ansible-playbook and all its workers together, looked at twice a second.
+Results are added to DIRECTORY/fleet.json; table (fleet.md) and plot (fleet.svg) are made of all that lies there. Growth is the exponent k of cost = c *
+hosts ** k, by least squares over the logarithms: 1 is linear.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+CHECKOUT = pathlib.Path(__file__).parents[2]
+RUNS = {"first": "bare hosts", "second": "converged hosts"}
+COLUMNS = {"seconds": "s per host", "cpu": "CPU s per host", "mebibytes": "peak MiB"}
+LAB = {"LAB_ENGINE": "simulated", "LAB_NAME": os.environ.get("LAB_NAME", "gpuhosts-bench-fleet"), "PWD": str(CHECKOUT)}
+WORDS = {"ansible_connection": "community.docker.docker_api", "lab_port": 0, "lab_card_count": 1}
+
+
+def play(playbook, inventory, hosts):
+    """Run a playbook on the first so many hosts; returns {seconds, cpu, mebibytes} of ansible-playbook with all its workers.
+
+    A failure ends the program, with the output's end.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        began = time.monotonic()
+        names = ",".join(["localhost", *_names(hosts)])
+        words = ["ansible-playbook", playbook, "--inventory=inventories/lab", f"--inventory={inventory}", f"--limit={names}"]
+        with subprocess.Popen(words, cwd=CHECKOUT, env=os.environ | LAB, stdout=output, stderr=output) as process:
+            over, peak = threading.Event(), [0]
+            watcher = threading.Thread(target=_watch, args=(process.pid, over, peak))
+            watcher.start()
+            # wait4 has the CPU time of the process and of all whose end it waited for: its workers, and what they started.
+            dummy, status, usage = os.wait4(process.pid, 0)
+            seconds = time.monotonic() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+            over.set()
+            watcher.join()
+        if process.returncode:
+            output.seek(0)
+            sys.exit(f"{playbook} ended with status {process.returncode}:\n{output.read()[-4000:]}")
+    return {"seconds": round(seconds, 2), "cpu": round(usage.ru_utime + usage.ru_stime, 2), "mebibytes": round(peak[0] / 1024)}
+
+
+def _names(hosts):
+    return [f"gpu{number:02}" for number in range(1, hosts + 1)]
+
+
+def _watch(pid, over, peak):
+    while not over.wait(0.5):
+        peak[0] = max(peak[0], sum(_kibibytes(one) for one in _family(pid)))
+
+
+def _family(pid):
+    """The process and its descendants."""
+    children = {}
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name of a program, in parentheses, may hold anything.
+            children.setdefault(int(path.read_text(errors="replace").rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+def _kibibytes(pid):
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int(pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().partition("Pss:")[2].split()[0])
+    return 0
+
+
+def measure(hosts):
+    """{first, second} of a fleet of so many hosts, which are made before and removed after."""
+    with tempfile.TemporaryDirectory() as directory:
+        inventory = pathlib.Path(directory, "hosts.yml")
+        # The lab's own inventory has two hosts, also where only one of them is used.
+        inventory.write_text(json.dumps({"gpu_hosts": {"hosts": dict.fromkeys(_names(max(hosts, 2)), WORDS)}}))
+        # Hosts of an earlier run that was cut off would not be bare.
+        play("playbooks/lab_down.yml", inventory, hosts)
+        try:
+            play("playbooks/lab_up.yml", inventory, hosts)
+            return {run: play("site.yml", inventory, hosts) for run in RUNS}
+        finally:
+            play("playbooks/lab_down.yml", inventory, hosts)
+
+
+def exponent(points):
+    """The k of cost = c * hosts ** k that fits points, {hosts: cost}, best; None with fewer than two."""
+    logs = [(math.log(hosts), math.log(cost)) for hosts, cost in points.items() if cost > 0]
+    if len(logs) < 2:
+        return None
+    middle = [sum(values) / len(logs) for values in zip(*logs, strict=True)]
+    return sum((x - middle[0]) * (y - middle[1]) for x, y in logs) / sum((x - middle[0]) ** 2 for x, dummy in logs)
+
+
+def points(results, run, column):
+    return {int(hosts): found[run][column] for hosts, found in sorted(results.items(), key=lambda item: int(item[0]))}
+
+
+def table(results):
+    """The results as a Markdown table, a row for each number of hosts, and below it the exponents."""
+    counts = sorted(map(int, results))
+    heads = [f"{RUNS[run]}: {label}" for run in RUNS for label in COLUMNS.values()]
+    lines = ["| hosts | " + " | ".join(heads) + " |", "|---:|" + "---:|" * len(heads)]
+    for count in counts:
+        cells = [results[str(count)][run][column] / (1 if column == "mebibytes" else count) for run in RUNS for column in COLUMNS]
+        lines.append(f"| {count} | " + " | ".join(f"{cell:.0f}" if cell >= 100 else f"{cell:.1f}" for cell in cells) + " |")
+    fits = [exponent(points(results, run, column)) for run in RUNS for column in COLUMNS]
+    return "\n".join([*lines, "| exponent | " + " | ".join("" if fit is None else f"{fit:.2f}" for fit in fits) + " |"]) + "\n"
+
+
+def plot(results, path):
+    """Seconds and CPU seconds against hosts, on logarithmic axes: a straight line of slope 1 is linear growth."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "fleet"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for run, label in RUNS.items():
+        for column, style in (("seconds", "-"), ("cpu", "--")):
+            found = points(results, run, column)
+            axes.plot(list(found), list(found.values()), style, marker="o", label=f"{label}: {'seconds' if column == 'seconds' else 'CPU of the controller'}")
+    axes.set(xlabel="hosts", ylabel="seconds", xscale="log", yscale="log")
+    axes.set_xticks(sorted(map(int, results)), [str(count) for count in sorted(map(int, results))])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hosts", default="1,8,16,32", type=lambda text: [int(word) for word in text.split(",")])
+    parser.add_argument("--output", default=".cache/bench", type=pathlib.Path)
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    kept = given.output / "fleet.json"
+    results = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    for hosts in given.hosts:
+        results[str(hosts)] = measure(hosts)
+        print(f"{hosts} hosts: {results[str(hosts)]}", flush=True)
+        kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (given.output / "fleet.md").write_text(table(results), encoding="utf-8")
+    plot(results, given.output / "fleet.svg")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
