@@ -74,8 +74,21 @@ $(PROMETHEUS)/.unpacked:
 	  for package in *.deb; do dpkg-deb --extract $$package .; done; rm *.deb; }
 	@touch $@
 
+# HAProxy and the libraries that this machine lacks for it, in the same way.
+HAPROXY := .cache/haproxy
+.PHONY: $(HAPROXY)
+$(HAPROXY): $(HAPROXY)/.unpacked
+$(HAPROXY)/.unpacked:
+	@mkdir -p $(@D)/partial
+	@! command -v apt-get >/dev/null || command -v haproxy >/dev/null || { \
+	  cd $(@D); fetch() { apt-get install -qq --yes --download-only --no-install-recommends -o Debug::NoLocking=1 -o APT::Sandbox::User=root \
+	    -o Dir::Cache::archives=$$PWD/ haproxy >/dev/null; }; \
+	  fetch || { apt-get update -qq && fetch; } || { echo "apt-get cannot download haproxy: run apt-get update as root"; exit 1; }; \
+	  for package in *.deb; do dpkg-deb --extract $$package .; done; rm *.deb; }
+	@touch $@
+
 .PHONY: unit
-unit: $(VENV)/.dev $(PROMETHEUS)  ## Unit tests, and the lab's answers to bad input
+unit: $(VENV)/.dev $(PROMETHEUS) $(HAPROXY)  ## Unit tests, and the lab's answers to bad input
 	pytest
 
 .PHONY: accuracy
