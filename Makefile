@@ -104,6 +104,12 @@ bench-fanout: $(VENV)/.dev  ## Seconds to bring 1 to 16 hosts a model, by four w
 	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check matplotlib==3.11.2
 	python3 tests/bench/fanout.py $(OPTIONS)
 
+LITELLM := .cache/litellm
+.PHONY: bench-gateway
+bench-gateway: $(VENV)/.dev $(HAPROXY)  ## Latency and requests per second through the gateway, directly, and through LiteLLM's proxy
+	@[ -x $(LITELLM)/bin/litellm ] || { $(PYTHON) -m venv $(LITELLM) && $(LITELLM)/bin/pip install --quiet --no-compile --disable-pip-version-check 'litellm[proxy]==1.108.7'; }
+	python3 tests/bench/gateway.py --litellm $(LITELLM)/bin/litellm $(OPTIONS)
+
 .PHONY: build
 build: $(VENV)/.run  ## The collection's artifact
 	ansible-galaxy collection build --force

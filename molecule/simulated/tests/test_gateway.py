@@ -36,7 +36,7 @@ def certificate():
 
     def made(days):
         key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gateway.test")])
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
         builder = builder.not_valid_before(now - datetime.timedelta(days=10)).not_valid_after(now + datetime.timedelta(days=days))
         signed = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("gateway.test")]), critical=False).sign(key, hashes.SHA256())
@@ -69,7 +69,10 @@ def gateway(gpu01, gpu02, converge):
 
 def address(host):
     text = subprocess.run(
-        ["docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", host.machine.container], capture_output=True, text=True, check=True
+        ["docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", host.machine.container],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return text.stdout.strip()
 
@@ -179,7 +182,8 @@ def test_a_host_is_drained_and_put_back(gateway, gpu02, client):
         asked = client()
         running = [
             threads.submit(
-                lambda n: len(list(asked.completions.create(model="coder", prompt=f"{n}", max_tokens=150, stream=True, extra_body={"ignore_eos": True}))), number
+                lambda n: len(list(asked.completions.create(model="coder", prompt=f"{n}", max_tokens=150, stream=True, extra_body={"ignore_eos": True}))),
+                number,
             )
             for number in range(4)
         ]
@@ -229,7 +233,10 @@ def test_a_new_configuration_cuts_no_stream(gateway, client, converge):
 @pytest.mark.parametrize(
     "variables, message",
     [
-        ({"gateway_clients": [{"name": "alice", "key": ALICE}, {"name": "alice", "key": BOB}]}, "gateway_clients has alice twice: give each client a name of its own."),
+        (
+            {"gateway_clients": [{"name": "alice", "key": ALICE}, {"name": "alice", "key": BOB}]},
+            "gateway_clients has alice twice: give each client a name of its own.",
+        ),
         ("expired", "gateway_certificate (CN=gateway.test) expired on "),
         ("foreign", "gateway_certificate (CN=gateway.test) does not belong to gateway_certificate_key: give the key that it was made for."),
         ({"gateway_paths": ["/v1/completions'"]}, "is no path: write one such as /v1/rerank."),

@@ -7,73 +7,10 @@ import csv
 import http.client
 import json
 import re
-import socket
-import time
 
-import haproxy
-import lab_engine
 import pytest
-
 from ansible_collections.gpuhosts.inference.plugins.modules import haproxy_map
-
-KEY = "a-key-of-20-characters"
-ENGINE_KEY = "the-engines-own-key"
-CHAT = {"model": "coder", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-
-
-class Gateway:
-    """A started gateway, its engines, and ways to ask it."""
-
-    def __init__(self, port, process, engines):
-        self.port, self.process, self.engines = port, process, engines
-        self.admin = str(process.socket)
-
-    def ask(self, path="/v1/chat/completions", body=None, method=None, key=KEY, headers=None):
-        """(status, headers, body as JSON where it is that)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        with contextlib.closing(connection):
-            data = json.dumps(body).encode() if body is not None else None
-            headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {}) | (headers or {})
-            # An answer may come before all is sent: httpx reads it all the same.
-            with contextlib.suppress(BrokenPipeError):
-                connection.request(method or ("POST" if body is not None else "GET"), path, data, headers)
-            response = connection.getresponse()
-            text = response.read().decode()
-            return response.status, response.headers, json.loads(text) if text[:1] == "{" else text
-
-    def admin_command(self, command):
-        return haproxy_map.ask(self.admin, command)
-
-    def lines(self):
-        """The access log."""
-        return self.process.log.read_text().splitlines()
-
-
-@pytest.fixture(scope="module")
-def start(written, host, tmp_path_factory):
-    """with start(engines=2, options=(), **variables) as gateway."""
-    engine = lab_engine.launcher(tmp_path_factory.mktemp("engine"))
-
-    @contextlib.contextmanager
-    def started(*options, count=2, key=ENGINE_KEY, settings=None, given=None, **variables):
-        with contextlib.ExitStack() as stack:
-            engines = [stack.enter_context(engine("--max-model-len", "4096", *options, env={"VLLM_API_KEY": key} if key else None)) for _ in range(count)]
-            hosts = {
-                f"gpu{number:02}": host(
-                    {"name": "coder", "model": "Qwen/Qwen3-8B", "port": each.port, "profile": "as_given", "options": {"max_model_len": 4096, "max_num_seqs": 64}},
-                    ansible_host="127.0.0.1", vllm_api_key=key,
-                )
-                for number, each in enumerate(engines, 1)
-            }  # fmt: skip
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            directory = tmp_path_factory.mktemp("gateway")
-            path = written(directory, hosts, gateway_listen_address="127.0.0.1", gateway_port=port, **variables)
-            process = stack.enter_context(haproxy.Running(path, directory / "gpuhosts.sock"))
-            yield Gateway(port, process, engines)
-
-    return started
+from lab_gateway import CHAT, ENGINE_KEY, KEY
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +78,11 @@ def test_no_key_is_in_the_configuration_or_the_log(gateway):
     assert " alice coder-" in texts["haproxy.log"]
 
 
-def test_a_key_is_revoked_at_once_and_without_a_reload(gateway, run_module, value):
+def test_a_key_is_revoked_at_once_and_without_a_reload(gateway, run_module):
     clients = gateway.process.path.parent / "clients.map"
     kept = clients.read_text()
     kept_open = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
-    ask = lambda: (kept_open.request("GET", "/v1/models", headers={"Authorization": f"Bearer {KEY}"}), kept_open.getresponse())[1]  # noqa: E731
+    ask = lambda: (kept_open.request("GET", "/v1/models", headers={"Authorization": f"Bearer {KEY}"}), kept_open.getresponse())[1]
     with contextlib.closing(kept_open):
         response = ask()
         response.read()
@@ -182,7 +119,7 @@ def test_quotas_are_the_clients_own(start):
     with start(count=1, gateway_clients=clients) as running:
         answers = [running.ask(body=CHAT) for _ in range(5)]
         assert [status for status, *_ in answers] == [200, 200, 200, 429, 429]
-        status, headers, answer = answers[-1]
+        _status, headers, answer = answers[-1]
         assert (headers["Retry-After"], answer["error"]["message"]) == ("60", "The key has used up its 3 requests of a minute.")
         assert running.ask(body=CHAT, key="another-of-20-characters")[0] == 200
 
@@ -328,7 +265,7 @@ def test_what_waits_too_long_is_told_to_come_again(start):
         slow(running, 5)
         answers = list(threads.map(lambda _: running.ask(body=CHAT | {"max_tokens": 20, "ignore_eos": True}), range(8)))
         assert {status for status, *_ in answers} == {200, 429}
-        status, headers, answer = max(answers, key=lambda answer: answer[0])
+        _status, headers, answer = max(answers, key=lambda answer: answer[0])
         assert (headers["Retry-After"], answer["error"]["code"]) == ("10", "busy")
         slow(running, 0)
         assert running.ask(body=CHAT)[0] == 200
@@ -350,6 +287,7 @@ def test_a_replica_that_dies_under_load_loses_no_request(start):
         assert (headers["Retry-After"], answer["error"]["code"]) == ("30", "model_unavailable")
 
 
+@pytest.mark.slow
 def test_a_replica_that_only_looks_healthy_is_left_out_and_comes_back(start):
     with start(gateway_check_seconds=1, gateway_check_timeout_seconds=2) as running:
         first = running.engines[0]
