@@ -101,10 +101,10 @@ def launcher(base):
     @contextlib.contextmanager
     def started(*options, count=2, key=ENGINE_KEY, **variables):
         with contextlib.ExitStack() as stack:
-            engines = [stack.enter_context(engine("--max-model-len", "4096", *options, env={"VLLM_API_KEY": key} if key else None)) for _ in range(count)]
+            engines = [stack.enter_context(engine("--max-model-len", "4096", *options, env={"VLLM_API_KEY": key} if key else None)) for dummy in range(count)]
             hosts = {
                 f"gpu{number:02}": host(
-                    {"name": "coder", "model": "Qwen/Qwen3-8B", "port": each.port, "profile": "as_given", "options": {"max_model_len": 4096, "max_num_seqs": 64}},
+                    CODER | {"port": each.port, "options": {"max_model_len": 4096, "max_num_seqs": 64}},
                     ansible_host="127.0.0.1", vllm_api_key=key,
                 )
                 for number, each in enumerate(engines, 1)

@@ -23,9 +23,10 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-import conftest  # noqa: F401  the checkout as a collection
+import conftest  # the checkout as a collection
 import lab_gateway
 
+assert conftest
 LOCAL = threading.local()
 
 
@@ -34,7 +35,7 @@ def asker(name, port, key, size):
     body = json.dumps({"messages": [{"role": "user", "content": "x" * size}], "model": "coder", "max_tokens": 1}).encode()
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
 
-    def ask(_=None):
+    def ask(dummy=None):
         connections = LOCAL.__dict__
         for again in (True, False):
             connection = connections.setdefault(f"{name}{port}", http.client.HTTPConnection("127.0.0.1", port, timeout=60))
@@ -104,10 +105,10 @@ def main():
             ways["LiteLLM's proxy"] = (stack.enter_context(litellm(options.litellm, engine, base)), lab_gateway.KEY)
         ask = {name: asker(name, port, key, options.size) for name, (port, key) in ways.items()}
         for way in ask.values():
-            for _ in range(20):
+            for dummy in range(20):
                 way()
         times = {name: [] for name in ask}
-        for _ in range(options.requests):
+        for dummy in range(options.requests):
             for name, way in ask.items():
                 times[name].append(way())
         rates = {}

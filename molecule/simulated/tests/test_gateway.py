@@ -194,7 +194,7 @@ def test_a_host_is_drained_and_put_back(gateway, gpu02, client):
         assert (row["status"], row["scur"]) == ("MAINT", "0")
         assert all(future.result() >= 150 for future in running), "streams ended by themselves"
     served = row["stot"]
-    for _ in range(10):
+    for dummy in range(10):
         client().completions.create(model="coder", prompt="x", max_tokens=1)
     assert servers(gateway)["gpu02:coder"]["stot"] == served
     gpu02.fault("")

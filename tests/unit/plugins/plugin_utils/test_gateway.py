@@ -172,7 +172,10 @@ def test_clients_become_digests_and_quotas():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"listen_address": "0.0.0.0"}, "Keys of clients would cross the network in the clear: give the gateway a gateway_certificate and its key, or set gateway_plaintext to true."),
+        (
+            {"listen_address": "0.0.0.0"},
+            "Keys of clients would cross the network in the clear: give the gateway a gateway_certificate and its key, or set gateway_plaintext to true.",
+        ),
         ({"listen_address": "here"}, "gateway_listen_address is here, which is no address: write one of the gateway's, or 0.0.0.0."),
         ({"paths": ["/v1/x y"]}, "/v1/x y in gateway_paths is no path: write one such as /v1/rerank."),
     ],

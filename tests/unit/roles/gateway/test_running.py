@@ -82,7 +82,11 @@ def test_a_key_is_revoked_at_once_and_without_a_reload(gateway, run_module):
     clients = gateway.process.path.parent / "clients.map"
     kept = clients.read_text()
     kept_open = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
-    ask = lambda: (kept_open.request("GET", "/v1/models", headers={"Authorization": f"Bearer {KEY}"}), kept_open.getresponse())[1]
+
+    def ask():
+        kept_open.request("GET", "/v1/models", headers={"Authorization": f"Bearer {KEY}"})
+        return kept_open.getresponse()
+
     with contextlib.closing(kept_open):
         response = ask()
         response.read()
@@ -117,7 +121,7 @@ def test_maps_that_haproxy_cannot_be_given(gateway, run_module, tmp_path):
 def test_quotas_are_the_clients_own(start):
     clients = [{"name": "few", "key": KEY, "requests_per_minute": 3}, {"name": "many", "key": "another-of-20-characters"}]
     with start(count=1, gateway_clients=clients) as running:
-        answers = [running.ask(body=CHAT) for _ in range(5)]
+        answers = [running.ask(body=CHAT) for dummy in range(5)]
         assert [status for status, *_ in answers] == [200, 200, 200, 429, 429]
         _status, headers, answer = answers[-1]
         assert (headers["Retry-After"], answer["error"]["message"]) == ("60", "The key has used up its 3 requests of a minute.")
@@ -248,7 +252,7 @@ def test_a_beginning_goes_to_one_replica_until_that_is_full(start):
     with start(gateway_concurrency_factor=1) as running, pool(8) as threads:
         slow(running, 20)
         since = [len(engine.log()) for engine in running.engines]
-        assert {status for status, *_ in threads.map(lambda _: running.ask(body=begins(1) | {"max_tokens": 10}), range(40))} == {200}
+        assert {status for status, *_ in threads.map(lambda dummy: running.ask(body=begins(1) | {"max_tokens": 10}), range(40))} == {200}
         assert min(shares(running, since)["01"]) > 0
 
 
@@ -263,7 +267,7 @@ def test_a_session_counts_instead_of_the_beginning(start):
 def test_what_waits_too_long_is_told_to_come_again(start):
     with start(count=1, gateway_queue_seconds=1) as running, pool(8) as threads:
         slow(running, 5)
-        answers = list(threads.map(lambda _: running.ask(body=CHAT | {"max_tokens": 20, "ignore_eos": True}), range(8)))
+        answers = list(threads.map(lambda dummy: running.ask(body=CHAT | {"max_tokens": 20, "ignore_eos": True}), range(8)))
         assert {status for status, *_ in answers} == {200, 429}
         _status, headers, answer = max(answers, key=lambda answer: answer[0])
         assert (headers["Retry-After"], answer["error"]["code"]) == ("10", "busy")
@@ -275,7 +279,7 @@ def test_a_replica_that_dies_under_load_loses_no_request(start):
     """Nothing of these answers is sent before their end."""
     with start(gateway_concurrency_factor=8) as running, pool(8) as threads:
         slow(running, 100)
-        asked = [threads.submit(running.ask, body=CHAT | {"max_tokens": 30, "ignore_eos": True}) for _ in range(60)]
+        asked = [threads.submit(running.ask, body=CHAT | {"max_tokens": 30, "ignore_eos": True}) for dummy in range(60)]
         running.engines[0].wait(lambda: running_requests(running.engines[0]) > 1)
         running.engines[0].process.kill()
         assert {future.result()[0] for future in asked} == {200}
