@@ -9,6 +9,7 @@ import json
 import re
 
 import pytest
+from ansible_collections.community.general.plugins.modules import haproxy as haproxy_module
 from ansible_collections.gpuhosts.inference.plugins.modules import haproxy_map
 from lab_gateway import CHAT, ENGINE_KEY, KEY
 
@@ -310,3 +311,23 @@ def state(running):
     """Server -> its state."""
     rows = list(csv.DictReader(running.admin_command("show stat").lstrip("# ").splitlines()))
     return {row["svname"]: row["status"] for row in rows if ":" in row["svname"]}
+
+
+def test_a_host_is_taken_out_and_in_again_by_the_module_that_the_drain_tasks_use(start, run_module):
+    with start(gateway_concurrency_factor=8) as running, pool(1) as threads:
+        session = {"X-Session-Id": "one"}
+        slow(running, 40)
+        stream = threads.submit(running.ask, body=CHAT | {"max_tokens": 60, "ignore_eos": True}, headers=session)
+        running.engines[0].wait(lambda: sum(map(running_requests, running.engines)) == 1)
+        number = [running_requests(engine) for engine in running.engines].index(1)
+        server = f"gpu{number + 1:02}:coder"
+        out = {"socket": running.admin, "host": server, "state": "disabled"}
+        assert run_module(haproxy_module, **out, wait=True, wait_interval=1)["state_after"][0]["status"] == "MAINT"
+        # What sticks to it goes elsewhere, and what runs there ends.
+        since = len(running.engines[number].log())
+        assert running.ask(body=CHAT, headers=session)[0] == 200
+        assert "POST /v1/chat" not in running.engines[number].log()[since:]
+        assert stream.result()[0] == 200
+        assert run_module(haproxy_module, **out)["state_after"][0]["scur"] == "0"
+        assert run_module(haproxy_module, socket=running.admin, host=server, state="enabled", wait=True, wait_interval=1)["changed"] is True
+        assert state(running)[server].startswith("UP")
