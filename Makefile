@@ -74,8 +74,21 @@ $(PROMETHEUS)/.unpacked:
 	  for package in *.deb; do dpkg-deb --extract $$package .; done; rm *.deb; }
 	@touch $@
 
+# HAProxy and the libraries that this machine lacks for it, in the same way.
+HAPROXY := .cache/haproxy
+.PHONY: $(HAPROXY)
+$(HAPROXY): $(HAPROXY)/.unpacked
+$(HAPROXY)/.unpacked:
+	@mkdir -p $(@D)/partial
+	@! command -v apt-get >/dev/null || command -v haproxy >/dev/null || { \
+	  cd $(@D); fetch() { apt-get install -qq --yes --download-only --no-install-recommends -o Debug::NoLocking=1 -o APT::Sandbox::User=root \
+	    -o Dir::Cache::archives=$$PWD/ haproxy >/dev/null; }; \
+	  fetch || { apt-get update -qq && fetch; } || { echo "apt-get cannot download haproxy: run apt-get update as root"; exit 1; }; \
+	  for package in *.deb; do dpkg-deb --extract $$package .; done; rm *.deb; }
+	@touch $@
+
 .PHONY: unit
-unit: $(VENV)/.dev $(PROMETHEUS)  ## Unit tests, and the lab's answers to bad input
+unit: $(VENV)/.dev $(PROMETHEUS) $(HAPROXY)  ## Unit tests, and the lab's answers to bad input
 	pytest
 
 .PHONY: accuracy
@@ -95,6 +108,12 @@ bench-fanout: $(VENV)/.dev  ## Seconds to bring 1 to 16 hosts a model, by four w
 bench-fleet: $(VENV)/.dev  ## What 1 to 32 hosts cost the controller, bare and again; OPTIONS= such as --hosts 1,8
 	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check matplotlib==3.11.2
 	python3 tests/bench/fleet.py $(OPTIONS)
+
+LITELLM := .cache/litellm
+.PHONY: bench-gateway
+bench-gateway: $(VENV)/.dev $(HAPROXY)  ## Latency and requests per second through the gateway, directly, and through LiteLLM's proxy
+	@[ -x $(LITELLM)/bin/litellm ] || { $(PYTHON) -m venv $(LITELLM) && $(LITELLM)/bin/pip install --quiet --no-compile --disable-pip-version-check 'litellm[proxy]==1.108.7'; }
+	python3 tests/bench/gateway.py --litellm $(LITELLM)/bin/litellm $(OPTIONS)
 
 .PHONY: build
 build: $(VENV)/.run  ## The collection's artifact

@@ -23,8 +23,9 @@ _GPU_TUNING = {
 _GPU_TUNING_WANTED = "etc/systemd/system/multi-user.target.wants/gpu-tuning.service"
 _GPU_TUNING_APPLIED = "run/gpu-tuning/applied"
 _GPU_TUNING_PROBLEMS = "run/gpu-tuning/problems"
-# Written last by the role monitoring: {"files": {path: checksum}, "units": [name]} (roles/monitoring/vars/main.yml).
+# Written last by roles: {"files": {path: checksum}, "units": [name]} (roles/monitoring/vars/main.yml, roles/gateway/vars/main.yml).
 _MONITORING = "etc/gpuhosts-monitoring/manifest.json"
+_GATEWAY = "etc/gpuhosts-gateway/manifest.json"
 _CDI_FILES = ("etc/cdi/nvidia.yaml", "etc/cdi/nvidia.json", "var/run/cdi/nvidia.yaml", "var/run/cdi/nvidia.json")
 
 IMAGE_PROOFS = "var/lib/vllm/proofs/"
@@ -130,9 +131,19 @@ def gpu_tuning(root="/"):
 
 
 def monitoring(root="/"):
-    """What the role monitoring left: {"files": {path: its SHA-256 now, None where it is gone}, "units": {name: whether it runs, and will at boot}}."""
+    """What the role monitoring left; see _left."""
+    return _left(root, _MONITORING)
+
+
+def gateway(root="/"):
+    """What the role gateway left; see _left."""
+    return _left(root, _GATEWAY)
+
+
+def _left(root, name):
+    """What a role left by its manifest: {"files": {path: its SHA-256 now, None where it is gone}, "units": {name: whether it runs, and will at boot}}."""
     try:
-        manifest = json.loads(read_text(root, _MONITORING) or "{}")
+        manifest = json.loads(read_text(root, name) or "{}")
         files, units = list(manifest.get("files", {})), list(manifest.get("units", []))
     except (ValueError, AttributeError, TypeError):
         # Half a manifest is none: the role writes it anew.

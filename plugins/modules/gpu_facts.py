@@ -241,6 +241,19 @@ ansible_facts:
           description: Whether the nouveau module is loaded.
           returned: always
           type: bool
+        gateway:
+          description: What the role C(gateway) left on the host.
+          returned: always
+          type: dict
+          contains:
+            files:
+              description: SHA-256 of each file that it wrote, by its path. Null for one that is gone.
+              returned: always
+              type: dict
+            units:
+              description: Whether each of its units runs now and at the next boot, by its name.
+              returned: always
+              type: dict
         monitoring:
           description: What the role C(monitoring) left on the host.
           returned: always
@@ -532,6 +545,7 @@ def collect(images, paths, timeout, programs, root="/"):
         "nouveau_loaded": host_files.nouveau_loaded(root),
         "gpu_tuning": host_files.gpu_tuning(root),
         "monitoring": host_files.monitoring(root),
+        "gateway": host_files.gateway(root),
         "reboot_required": host_files.reboot_required(root),
         "reboot_reasons": host_files.reboot_reasons(kernel.release, root) + nvidia_driver.reboot_reasons(driver_version, module_version),
         "xids": nvidia_xid.parse_records(nvidia_xid.read_records(os.path.join(root, "dev/kmsg")))[-50:],

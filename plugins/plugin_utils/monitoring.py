@@ -49,12 +49,12 @@ def prometheus(
                 given = contract.normalize(dict(instance))
                 wanted.append(("vllm", given["port"], host["vllm_listen_address"], {"name": given["name"]}, "vllm_listen_address"))
         for job, port, listens, labels, variable in wanted:
-            target = _target(address, str(listens), port, name == server)
-            if target is None:
+            where = target(address, str(listens), port, name == server)
+            if where is None:
                 what = f"its instance {labels['name']}" if labels else f"its exporter {job}"
                 problems.append(f"{name}: {what} listens on {listens} only, where {server} cannot ask it: set {variable} to an address that {server} reaches.")
             else:
-                jobs[job].append({"targets": [target], "labels": {"host": name, **labels}})
+                jobs[job].append({"targets": [where], "labels": {"host": name, **labels}})
     problems = list(dict.fromkeys(problems))
     return {"config": _config(jobs, server, settings), "rules": _rules(hosts, gpu_hosts, servers), "problems": problems}
 
@@ -87,7 +87,7 @@ def exporter_problems(name: str, settings: collections.abc.Mapping) -> list[str]
     return problems
 
 
-def _target(address: str, listens: str, port: int, here: bool) -> str | None:
+def target(address: str, listens: str, port: int, here: bool) -> str | None:
     """address:port at which a server reaches what listens there; None where it does not. here: on the server itself."""
     listening = ipaddress.ip_address(listens)
     if listening.is_loopback and not here:

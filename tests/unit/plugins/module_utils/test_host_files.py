@@ -249,3 +249,8 @@ def test_container_proof(root, text, proof):
     if text is not None:
         root("var/lib/gpuhosts/container_proof.json", text)
     assert host_files.container_proof(root.path) == proof
+
+
+def test_what_the_gateway_left(root, tmp_path):
+    root("etc/gpuhosts-gateway/manifest.json", '{"files": {"/etc/a.conf": "0"}, "units": ["haproxy.service"]}')
+    assert host_files.gateway(str(tmp_path)) == {"files": {"/etc/a.conf": None}, "units": {"haproxy.service": False}}

@@ -1,0 +1,10 @@
+"""HAProxy with the role's configuration before simulated engines."""
+
+import lab_gateway
+import pytest
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """with start(*options of the engines, count=2, **variables) as gateway: a lab_gateway.Gateway."""
+    return lab_gateway.launcher(tmp_path_factory.mktemp("engine"))
