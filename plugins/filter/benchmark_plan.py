@@ -11,7 +11,7 @@ description:
   - It does not fail because of what was asked for. C(problem) is for a task to refuse.
 author:
   - The gpuhosts.inference authors (@gpuhosts)
-positional: _input, scenarios, name
+positional: _input, scenarios, name, instance, against
 options:
   _input:
     description: The host's C(vllm_instances).
@@ -59,7 +59,7 @@ options:
 EXAMPLES = r"""
 - name: Show what would be run
   ansible.builtin.debug:
-    msg: "{{ vllm_instances | gpuhosts.inference.benchmark_plan(benchmark_scenarios, 'chat', against='other') }}"
+    msg: "{{ vllm_instances | gpuhosts.inference.benchmark_plan(benchmark_scenarios, 'chat', 'coder', 'other') }}"
 """
 
 RETURN = r"""
