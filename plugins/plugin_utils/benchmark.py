@@ -172,7 +172,9 @@ def figures(measured: collections.abc.Mapping) -> dict:
     memory = [used for used in measured["cards"].values() if used]
     return {
         "prompt_throughput": tokens / tool["duration"] if tool["duration"] else None,
-        **{key: tool.get(key) for key in ("output_throughput", "request_throughput", "mean_e2el_ms", "mean_ttft_ms", "mean_tpot_ms")},
+        **{key: tool.get(key) for key in ("output_throughput", "request_throughput")},
+        # Of no request at all the tool says 0 ms.
+        **{key: tool.get(key) if tool["completed"] else None for key in ("mean_e2el_ms", "mean_ttft_ms", "mean_tpot_ms")},
         "kv_cache_usage": usage[0] if usage else None,
         "prefix_hits": hits / queries if queries and hits is not None else after.get("vllm:gpu_prefix_cache_hit_rate"),
         "preemptions": grown("vllm:num_preemptions_total"),

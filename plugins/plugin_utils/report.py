@@ -1,8 +1,8 @@
 # Copyright: (c) 2026, the gpuhosts.inference authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is known of a fleet, as one document: what playbooks/report.yml writes as JSON and renders as a page.
+"""The shape of a report on a fleet, JSON, whoever writes one.
 
-    kind          "fleet"; a rollout's report is of the same shape, with kind "rollout"
+    kind          "fleet", or "rollout" of what was done to it
     generated     when, UTC, as 2026-11-28T08:00:00Z
     title         one line
     summary       [{label, value, state}]: the figures at the top. state is good, warning, bad or plain, here and everywhere below

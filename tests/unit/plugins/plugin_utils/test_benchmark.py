@@ -149,6 +149,12 @@ def test_an_engine_without_metrics_is_said_and_measured_all_the_same():
     assert whole["notes"] == [said] and said in benchmark.text(whole)
 
 
+def test_a_run_in_which_everything_failed_is_not_fast():
+    found = measured(0.0)
+    found["tool"] |= {"completed": 0, "mean_e2el_ms": 0.0, "mean_ttft_ms": 0.0, "mean_tpot_ms": 0.0}
+    assert not record(found, baseline=record())["comparison"]["improvements"]
+
+
 def test_medians_and_spread():
     whole = record([measured(value) for value in (1.0, 50.0, 2.0, 70.0, 9.0, 54.0)])
     assert whole["summary"]["coder"]["4"]["output_throughput"] == {"median": 54.0, "low": 50.0, "high": 70.0}
