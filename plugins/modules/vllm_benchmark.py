@@ -20,7 +20,7 @@ options:
     type: str
     required: true
   options:
-    description: Options of C(vllm bench serve) by their long names with underscores, such as V({"max_concurrency": 10}).
+    description: Options of C(vllm bench serve) by their long names with underscores, such as C(max_concurrency).
     type: dict
     default: {}
   url:
