@@ -19,7 +19,7 @@ $(VENV)/.run: requirements.txt
 	$(if $(ANSIBLE),$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check ansible==$(ANSIBLE))
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run requirements-dev.txt
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt requirements-plots.txt
 	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
@@ -101,7 +101,7 @@ bench-planner: $(VENV)/.dev  ## Plans per second on one core
 
 .PHONY: bench-fanout
 bench-fanout: $(VENV)/.dev  ## Seconds to bring 1 to 16 hosts a model, by four ways; needs root, OPTIONS= such as --ways tiers
-	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check matplotlib==3.11.2
+	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check -r requirements-plots.txt
 	python3 tests/bench/fanout.py $(OPTIONS)
 
 .PHONY: bench-fleet

@@ -72,3 +72,10 @@ def test_an_instance_that_cannot_be(instance, sentence):
     assert status != 0
     assert sentence in output
     assert "Nothing was changed on any host." in output
+
+
+def test_a_benchmark_that_nobody_knows():
+    status, output = play("playbooks/benchmark.yml", "--extra-vars=scenario=fast")
+    assert status != 0
+    known = "article_2080ti, article_low_memory, chat, soak"
+    assert f"gpu01: There is no scenario fast: choose one with -e scenario=NAME, {known}. Nothing was measured." in output

@@ -11,7 +11,7 @@ import yaml
 CHECKOUT = pathlib.Path(__file__).parents[2]
 PUBLISHED = {
     "CHANGELOG.rst", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "changelogs", "docs", "inventories", "meta",
-    "playbooks", "plugins", "requirements.txt", "roles", "site.yml",
+    "playbooks", "plugins", "requirements.txt", "requirements-plots.txt", "roles", "site.yml",
 }  # fmt: skip
 
 
