@@ -101,12 +101,10 @@ bench-planner: $(VENV)/.dev  ## Plans per second on one core
 
 .PHONY: bench-fanout
 bench-fanout: $(VENV)/.dev  ## Seconds to bring 1 to 16 hosts a model, by four ways; needs root, OPTIONS= such as --ways tiers
-	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check -r requirements-plots.txt
 	python3 tests/bench/fanout.py $(OPTIONS)
 
 .PHONY: bench-fleet
 bench-fleet: $(VENV)/.dev  ## What 1 to 32 hosts cost the controller, bare and again; OPTIONS= such as --hosts 1,8
-	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check matplotlib==3.11.2
 	python3 tests/bench/fleet.py $(OPTIONS)
 
 LITELLM := .cache/litellm
