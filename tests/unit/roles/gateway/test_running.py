@@ -29,7 +29,7 @@ def test_models_are_listed_and_answer(gateway):
 
 # -- What passes ---------------------------------------------------------------------------------------------------------------------------
 
-# Every route that vLLM 0.8.5 registers: vllm/entrypoints/openai/api_server.py, and FastAPI's own.
+# Every route that vLLM 0.8.5 registers, as its build_app() lists them with the profiler, LoRA loading and the development mode switched on.
 ENGINE_ROUTES = [
     "/health", "/load", "/ping", "/tokenize", "/detokenize", "/v1/models", "/version", "/v1/chat/completions", "/v1/completions", "/v1/embeddings",
     "/pooling", "/score", "/v1/score", "/v1/audio/transcriptions", "/rerank", "/v1/rerank", "/v2/rerank", "/start_profile", "/stop_profile",
