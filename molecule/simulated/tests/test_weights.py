@@ -152,7 +152,9 @@ def test_a_tree_of_files_instead_of_a_hub(bare):
     tree = f"/srv/tree/{REPO}"
     status, output = artifacts(host="gpu01")
     assert status == 0, output
-    seed.machine.run(f"mkdir -p $(dirname {tree}) && cp -rL {LINK} {tree} && cd {tree} && find . -type f -print0 | xargs -0 sha256sum > /tmp/SUMS && mv /tmp/SUMS SHA256SUMS")
+    seed.machine.run(
+        f"mkdir -p $(dirname {tree}) && cp -rL {LINK} {tree} && cd {tree} && find . -type f -print0 | xargs -0 sha256sum > /tmp/SUMS && mv /tmp/SUMS SHA256SUMS"
+    )
     seed.machine.remove(LINK, STORE)
     status, output = artifacts(model_weights_endpoint="tree+file:///srv/tree")
     assert status == 0, output
@@ -175,7 +177,8 @@ def test_a_piece_that_is_damaged_on_its_way(bare):
     weights = f"{STORE}/{whole(gpu01)}/{WEIGHTS}"
     damage = (
         f"until [ -e {STORE}/transfer/allowed ]; do sleep 0.05; done; cp --preserve {weights} /root/right; "
-        f"printf damaged | dd of={weights} bs=1 seek=5000 conv=notrunc status=none; sleep 8; cat /root/right > {weights}; touch --reference=/root/right {weights}"
+        f"printf damaged | dd of={weights} bs=1 seek=5000 conv=notrunc status=none; sleep 8; "
+        f"cat /root/right > {weights}; touch --reference=/root/right {weights}"
     )
     gpu01.machine.run(f"systemd-run --quiet --unit=damage bash -c {shlex.quote(damage)}")
     status, output = artifacts()

@@ -123,7 +123,7 @@ def test_quotas_are_the_clients_own(start):
     clients = [{"name": "few", "key": KEY, "requests_per_minute": 3}, {"name": "many", "key": "another-of-20-characters"}]
     with start(count=1, gateway_clients=clients) as running:
         answers = [running.ask(body=CHAT) for dummy in range(5)]
-        assert [status for status, *_ in answers] == [200, 200, 200, 429, 429]
+        assert [status for status, *dummy in answers] == [200, 200, 200, 429, 429]
         _status, headers, answer = answers[-1]
         assert (headers["Retry-After"], answer["error"]["message"]) == ("60", "The key has used up its 3 requests of a minute.")
         assert running.ask(body=CHAT, key="another-of-20-characters")[0] == 200
@@ -243,7 +243,7 @@ def shares(gateway, since):
 def test_a_beginning_goes_to_one_replica_until_that_is_full(start):
     with start(gateway_concurrency_factor=8) as running, pool(8) as threads:
         since = [len(engine.log()) for engine in running.engines]
-        assert {status for status, *_ in threads.map(lambda number: running.ask(body=begins(number % 20)), range(400))} == {200}
+        assert {status for status, *dummy in threads.map(lambda number: running.ask(body=begins(number % 20)), range(400))} == {200}
         found = shares(running, since)
         assert (len(found), sum(map(sum, found.values()))) == (20, 400)
         assert sum(map(max, found.values())) >= 0.95 * 400
@@ -253,7 +253,7 @@ def test_a_beginning_goes_to_one_replica_until_that_is_full(start):
     with start(gateway_concurrency_factor=1) as running, pool(8) as threads:
         slow(running, 20)
         since = [len(engine.log()) for engine in running.engines]
-        assert {status for status, *_ in threads.map(lambda dummy: running.ask(body=begins(1) | {"max_tokens": 10}), range(40))} == {200}
+        assert {status for status, *dummy in threads.map(lambda dummy: running.ask(body=begins(1) | {"max_tokens": 10}), range(40))} == {200}
         assert min(shares(running, since)["01"]) > 0
 
 
@@ -269,7 +269,7 @@ def test_what_waits_too_long_is_told_to_come_again(start):
     with start(count=1, gateway_queue_seconds=1) as running, pool(8) as threads:
         slow(running, 5)
         answers = list(threads.map(lambda dummy: running.ask(body=CHAT | {"max_tokens": 20, "ignore_eos": True}), range(8)))
-        assert {status for status, *_ in answers} == {200, 429}
+        assert {status for status, *dummy in answers} == {200, 429}
         _status, headers, answer = max(answers, key=lambda answer: answer[0])
         assert (headers["Retry-After"], answer["error"]["code"]) == ("10", "busy")
         slow(running, 0)
