@@ -506,6 +506,8 @@ _V0_BLOCKS = re.compile(r"# (?:GPU|CUDA|cuda|CPU|cpu) blocks: ([\d,]+)(?:, # CPU
 _BLOCK_SIZE = re.compile(r"\bblock_size(?:=|': ?)(\d+)")
 DEFAULT_BLOCK_SIZE = 16
 
+# Names of variables whose values are told nobody.
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _SECRETS = (
     re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic)?\s*)[^\s'\",]+"),
     re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{6,}"),

@@ -136,7 +136,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.process import get_bin_path
 from ansible.module_utils.urls import open_url
 
-from ansible_collections.gpuhosts.inference.plugins.module_utils import child, nvidia_smi, vllm_store
+from ansible_collections.gpuhosts.inference.plugins.module_utils import child, nvidia_smi, vllm_log, vllm_store
 
 ROOT = "/"  # the tests' to move
 LOOK_SECONDS = 2
@@ -144,7 +144,6 @@ ANSWER_SECONDS = 10
 ENGINE_PORT = 8000
 SAMPLE = re.compile(r"^(vllm:\w+)(?:\{.*\})? (\S+)$", re.MULTILINE)
 RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:num_requests_swapped")
-SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 # Beside the tool's result, on standard error, go its words. The result's own name would be made of the time.
 SCRIPT = 'kept=$(mktemp -d) && trap "rm -rf $kept" EXIT && "$@" --save-result --result-dir "$kept" --result-filename result.json >&2 && cat "$kept/result.json"'
 SILENT = ("input_lens", "output_lens", "ttfts", "itls", "generated_texts", "errors")
@@ -299,7 +298,7 @@ def measure(params, service):
             "gpus": definition["gpus"],
             "rung": rung,
             "argv": definition["rungs"][rung]["argv"],
-            "environment": {name: value for name, value in given.items() if not SECRET.search(name)},
+            "environment": {name: value for name, value in given.items() if not vllm_log.SECRET_NAME.search(name)},
         },
     }
 

@@ -21,7 +21,6 @@ LOG_LINES = 400
 # What the watchdog's own questions leave in an engine's log hides what it said before.
 READ_LINES = 20 * LOG_LINES
 OWN_QUESTION = re.compile(r'"GET /(?:health|metrics) HTTP/')
-SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 PROCESSES = "pid,ppid,stat,wchan:32,pcpu,etime,args"
 # In the container, where the numbers of its processes are its own.
 PY_SPY = """
@@ -114,7 +113,7 @@ def _py_spy(definition, start, seconds):
 def _secrets(host, definition):
     """Values of the environment file that must stand nowhere."""
     found = engine.environment(host.etc(definition.name) / "environment")
-    return sorted((value for name, value in found.items() if SECRET.search(name) and len(value) > 3), key=len, reverse=True)
+    return sorted((value for name, value in found.items() if vllm_log.SECRET_NAME.search(name) and len(value) > 3), key=len, reverse=True)
 
 
 def _masked(text, hidden):

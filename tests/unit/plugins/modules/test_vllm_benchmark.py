@@ -29,7 +29,7 @@ def host(tmp_path, monkeypatch, run_module):
     programs.mkdir()
     etc.mkdir(parents=True)
     (etc / "definition.json").write_text(json.dumps(DEFINITION))
-    (etc / "environment").write_text("VLLM_API_KEY=s3cret\nVLLM_USE_V1=0\n")
+    (etc / "environment").write_text("VLLM_API_KEY=s3cret\nsite_passwd=s3cret\nVLLM_USE_V1=0\n")
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     monkeypatch.setattr(vllm_benchmark, "ROOT", str(tmp_path))
     monkeypatch.setattr(vllm_benchmark, "read_memory", lambda gpus: dict.fromkeys(gpus, 5 * 2**30))
