@@ -87,8 +87,16 @@ $(HAPROXY)/.unpacked:
 	  for package in *.deb; do dpkg-deb --extract $$package .; done; rm *.deb; }
 	@touch $@
 
+# A browser for the report's page. It starts nothing, so it is installed.
+BROWSER := .cache/browser
+.PHONY: $(BROWSER)
+$(BROWSER):
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+	  install() { apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }; \
+	  install || { apt-get update -qq && install; } || { echo "The report's page is tested in a browser: install chromium or google-chrome"; exit 1; }; }
+
 .PHONY: unit
-unit: $(VENV)/.dev $(PROMETHEUS) $(HAPROXY)  ## Unit tests, and the lab's answers to bad input
+unit: $(VENV)/.dev $(PROMETHEUS) $(HAPROXY) $(BROWSER)  ## Unit tests, and the lab's answers to bad input
 	pytest
 
 .PHONY: accuracy

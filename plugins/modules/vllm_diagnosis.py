@@ -297,13 +297,13 @@ def read_generations(root, name):
 
 
 def read_last_start(root, name):
-    """When which rung of which generation last reached health."""
+    """When which rung of which generation last reached health, and what the engine said of its memory."""
     lines = (host_files.read_text(root, f"{STATE}/{name}/starts.jsonl") or "").strip().splitlines()
     try:
         start = json.loads(lines[-1]) if lines else {}
     except ValueError:
         return None
-    return {key: start.get(key) for key in ("time", "generation", "rung")} if isinstance(start, dict) and start else None
+    return {key: start.get(key) for key in ("time", "generation", "rung", "log")} if isinstance(start, dict) and start else None
 
 
 def ask(url, path, timeout):

@@ -2,25 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What became of a rollout: one document, which the next rollout reads as well, and its text for a terminal.
 
-    kind          "rollout"
-    generated     when, UTC, as 2026-11-28T08:00:00Z
-    title         one line
-    summary       [{label, value, state}]: the figures at the top. state is good, warning, bad or plain, here and everywhere below
-    hosts         [{name, state, problem, facts, cards, instances}]
-      problem     why nothing else is known of the host, or null: it was not reached
-      facts       [{label, value}]: system, driver, CUDA, Docker
-      cards       [{index, name, memory_total_bytes}]
-      instances   [{name, model, state, status, facts, memory, benchmarks}]
-        status    in words: serves, quarantined, not there, runs on rung 1 of its ladder, ...
-        facts     [{label, value}]: engine, image, revision, port, KV cache, tokens per second; what is not known is left out
-        memory    [{rank, total, planned, measured}], bytes: what the plan says that a card will hold, and what the engine measured; null is unknown
-        benchmarks [{scenario, time, rows, plot, status}]: the last of each scenario. rows: [{label, value, article}], plot: an SVG, or null
-    outdated      [{host, instance, what, is, wanted}]: what differs from the inventory. instance may be null
-    alerts        null: no Prometheus was asked
-    notes         sentences about what could not be gathered
-    events        []: what was done, in order, is not kept
+The page of playbooks/report.yml can be drawn from it: it has the keys of fleet_report.py, with kind "rollout", and what is not known there is empty.
 
-More than a page for people needs are, of a host, `status` (a word of STATES), `fingerprint` (what it was brought to) and `baseline` (what it measured
+It has besides, of a host, `status` (a word of STATES), `fingerprint` (what it was brought to) and `baseline` (what it measured
 then), and of an instance the keys of a measurement (rollout.py), with `rung`.
 """
 
@@ -66,7 +50,6 @@ def document(looks: list[dict], results: list[dict], lost: list[str], before: di
         "outdated": [],
         "alerts": None,
         "notes": [f"Stopped: {stopped}."] if stopped else [],
-        "events": [],
     }
 
 
@@ -82,6 +65,7 @@ def _host(look: dict, result: dict, lost: bool, stopped: str) -> dict:
         "problem": reason or None,
         "facts": [],
         "cards": [],
+        "findings": [],
         "fingerprint": look["fingerprint"] if done else before.get("fingerprint") if word == WAITING else None,
         # A host that fails is held to what it could do before, also the next time.
         "baseline": measured if done else before.get("baseline", []),
@@ -102,7 +86,8 @@ def _instance(measured: dict, rung: int, word: str) -> dict:
         "status": f"runs on rung {rung} of its ladder" if rung else word,
         "rung": rung,
         "facts": [{"label": label, "value": str(value)} for label, value in values.items() if value is not None],
-        "memory": [],
+        "serves": STATES[word] == "good",
+        "memory": None,
         "benchmarks": [],
     }
 
