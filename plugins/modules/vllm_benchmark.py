@@ -129,21 +129,18 @@ instance:
 import collections
 import json
 import os
-import re
 import threading
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.process import get_bin_path
 from ansible.module_utils.urls import open_url
 
-from ansible_collections.gpuhosts.inference.plugins.module_utils import child, nvidia_smi, vllm_log, vllm_store
+from ansible_collections.gpuhosts.inference.plugins.module_utils import child, nvidia_smi, vllm_log, vllm_metrics, vllm_store
 
 ROOT = "/"  # the tests' to move
 LOOK_SECONDS = 2
 ANSWER_SECONDS = 10
 ENGINE_PORT = 8000
-SAMPLE = re.compile(r"^(vllm:\w+)(?:\{.*\})? (\S+)$", re.MULTILINE)
-RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:num_requests_swapped")
 # Beside the tool's result, on standard error, go its words. The result's own name would be made of the time.
 SCRIPT = 'kept=$(mktemp -d) && trap "rm -rf $kept" EXIT && "$@" --save-result --result-dir "$kept" --result-filename result.json >&2 && cat "$kept/result.json"'
 SILENT = ("input_lens", "output_lens", "ttfts", "itls", "generated_texts", "errors")
@@ -179,16 +176,12 @@ def command(definition, options, url, timeout):
 
 
 def read_metrics(url):
-    """{name: value} of the vllm: metrics, without buckets; a name with several sets of labels is summed. {} where nobody answers."""
+    """What vllm_metrics reads, {} where nobody answers."""
     try:
         text = open_url(url + "/metrics", timeout=ANSWER_SECONDS, use_proxy=False, use_netrc=False).read().decode("utf-8", "replace")
     except Exception:  # an engine that has ended says so to the tool
         return {}
-    found = collections.defaultdict(float)
-    for name, value in SAMPLE.findall(text):
-        if not name.endswith("_bucket"):
-            found[name] += float(value)
-    return dict(found)
+    return vllm_metrics.read(text)
 
 
 def read_memory(gpus):
@@ -265,7 +258,7 @@ def measure(params, service):
     """The module's result. Raises Failure."""
     definition, given = service["definition"], environment(service["environment"])
     before = read_metrics(definition["url"])
-    others = int(sum(before.get(name, 0) for name in RUNNING))
+    others = int(sum(before.get(name, 0) for name in vllm_metrics.REQUESTS))
     if others and not params["beside_others"]:
         raise Failure(
             f"{definition['name']} works on {others} requests of others, whose load would be measured too: try again when it is idle, or set "

@@ -153,6 +153,7 @@ from ansible_collections.gpuhosts.inference.plugins.module_utils import (
     nvidia_smi,
     nvidia_xid,
     vllm_log,
+    vllm_metrics,
 )
 
 ROOT = "/"  # the tests' to move
@@ -166,12 +167,12 @@ LATEST = 5
 # Of a definition: neither the command nor the engine's arguments.
 DEFINITION = ("supervisor", "runtime", "engine_version", "served_model_name", "url", "port", "model", "image", "gpus", "expected", "limits")
 METRICS = {
-    "running": r"vllm:num_requests_running",
-    "waiting": r"vllm:num_requests_waiting",
-    "kv_usage": r"vllm:(?:gpu_cache|kv_cache)_usage_perc",
-    "generated_tokens": r"vllm:generation_tokens_total",
-    "prompt_tokens": r"vllm:prompt_tokens_total",
-    "preemptions": r"vllm:num_preemptions_total",
+    "running": ("vllm:num_requests_running",),
+    "waiting": ("vllm:num_requests_waiting",),
+    "kv_usage": ("vllm:gpu_cache_usage_perc", "vllm:kv_cache_usage_perc"),
+    "generated_tokens": ("vllm:generation_tokens_total",),
+    "prompt_tokens": ("vllm:prompt_tokens_total",),
+    "preemptions": ("vllm:num_preemptions_total",),
 }
 _KILLED = re.compile(r"[Oo]ut of memory: Killed process (\d+) \(([^)]*)\)")
 
@@ -321,12 +322,8 @@ def ask(url, path, timeout):
 
 def parse_metrics(text):
     """The engine's figures, sums over its models; {} where it shows none."""
-    found = {}
-    for key, name in METRICS.items():
-        values = re.findall(rf"(?m)^{name}(?:\{{[^}}]*\}})? ([0-9.eE+-]+)$", text)
-        if values:
-            found[key] = sum(float(value) for value in values)
-    return found
+    found = vllm_metrics.read(text)
+    return {key: found[name] for key, names in METRICS.items() for name in names if name in found}
 
 
 def read_answers(url, timeout):

@@ -137,16 +137,14 @@ drained:
 import contextlib
 import json
 import os
-import re
 import socket
 import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuhosts.inference.plugins.module_utils import vllm_store, vllm_supervisor
+from ansible_collections.gpuhosts.inference.plugins.module_utils import vllm_metrics, vllm_store, vllm_supervisor
 
 ROOT = "/"  # the tests' to move
-RUNNING = re.compile(r"^vllm:num_requests_running\{[^}]*\} ([0-9.e+]+)", re.MULTILINE)
 PORT_TAKEN = "port {port} is taken by another program on this host: choose another port for {name}, or stop what listens there. Nothing was changed"
 
 
@@ -163,10 +161,10 @@ def requests_running(url):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url + "/metrics", timeout=5) as answer:
-            found = RUNNING.findall(answer.read().decode("utf-8", "replace"))
+            found = vllm_metrics.read(answer.read().decode("utf-8", "replace"))
     except (OSError, ValueError):
         return None
-    return int(sum(float(value) for value in found)) if found else None
+    return int(found[vllm_metrics.REQUESTS[0]]) if vllm_metrics.REQUESTS[0] in found else None
 
 
 def port_is_taken(port):

@@ -6,14 +6,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import ssl
 from urllib.parse import urlsplit
 
+from . import vllm_metrics
+
 MOST_BYTES = 8 << 20
-SAMPLE = re.compile(r"(vllm:[a-z_]+)(?:\{[^}]*\})? ([-+0-9.eE]+|NaN|[-+]?Inf)\s*$", re.MULTILINE)
-# Names of all versions. Swapped requests are a kind of running ones, and exist in the V0 engine only when asked for.
-REQUESTS = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:num_requests_swapped")
 TOKENS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total", "vllm:prompt_tokens", "vllm:generation_tokens")
 
 
@@ -74,12 +72,10 @@ def counts(metrics):
     """(requests in the engine, tokens read and written so far), or None where the engine does not tell: --disable-log-stats, or before the first
     request and the first ten seconds.
     """
-    found = {}
-    for name, value in SAMPLE.findall(metrics):
-        found[name] = found.get(name, 0.0) + float(value)
-    if REQUESTS[0] not in found:
+    found = vllm_metrics.read(metrics)
+    if vllm_metrics.REQUESTS[0] not in found:
         return None
-    return sum(found.get(name, 0.0) for name in REQUESTS), sum(found.get(name, 0.0) for name in TOKENS)
+    return sum(found.get(name, 0.0) for name in vllm_metrics.REQUESTS), sum(found.get(name, 0.0) for name in TOKENS)
 
 
 def api_key(path):

@@ -141,7 +141,7 @@ def test_an_instance_that_serves(host, engine):
     assert coder["progress"]["phase"] == "serving"
     assert coder["causes"] == []
     assert coder["generations"] == {"installed": 2, "latest": [{"number": 1, "status": "failed", "why": "out of memory"}, {"number": 2, "status": "proved"}]}
-    assert coder["last_start"] == {"time": "b", "generation": 2, "rung": 0}
+    assert coder["last_start"] == {"time": "b", "generation": 2, "rung": 0, "log": ["x"]}
     assert coder["evidence"] == [str(host.root / "var/lib/vllm/coder/evidence/20261127T120000Z-stall")]
     assert coder["definition"]["rungs"] == [{"reason": "as planned", "changes": {}, "kv_tokens": 16000}]
     assert "command" not in coder["definition"]
