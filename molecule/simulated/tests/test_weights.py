@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 
@@ -188,18 +189,25 @@ def test_a_piece_that_is_damaged_on_its_way(bare):
     assert whole(gpu01) == whole(gpu02)
 
 
-@pytest.fixture
-def slow_hub(mirror):
-    """The hub sends 60 KB/s: the weights take five seconds."""
-    mirror.run("sed -i 's/^    etag off;/    limit_rate 60k; etag off;/' /srv/hub/hub.conf && systemctl restart nginx")
+@pytest.fixture(params=["60k"])
+def slow_hub(request, mirror):
+    """The hub sends 60 KB/s, or another rate: the weights take five seconds."""
+    mirror.run(f"sed -i 's/^    etag off;/    limit_rate {request.param}; etag off;/' /srv/hub/hub.conf && systemctl restart nginx")
     yield mirror
-    mirror.run("sed -i 's/limit_rate 60k; //' /srv/hub/hub.conf && systemctl restart nginx")
+    mirror.run(f"sed -i 's/limit_rate {request.param}; //' /srv/hub/hub.conf && systemctl restart nginx")
 
 
 def begin(host=None, **variables):
     """playbooks/artifacts.yml in the background."""
     words, settings = lab_play.command("playbooks/artifacts.yml", "--extra-vars", json.dumps(variables), host=host)
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **settings)
+
+
+@pytest.mark.parametrize("slow_hub", ["15k"], indirect=True)
+def test_a_download_shows_how_far_it_has_come(bare, slow_hub):
+    status, output = artifacts(host="gpu01")
+    assert status == 0, output
+    assert re.search(r"gpu01 fetch-gpuhosts-lab-tiny-qwen3: 0\.00 of 0\.00 GiB, [1-9][0-9]%", output), output
 
 
 def test_a_connection_that_is_cut(bare, slow_hub):

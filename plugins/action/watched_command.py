@@ -1,0 +1,40 @@
+# Copyright: (c) 2026, The gpuhosts.inference authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Runs the module of the same name in slices, and shows between them how much has come. Its documentation is the module's."""
+
+from __future__ import annotations
+
+import time
+
+from ansible.plugins.action import ActionBase
+
+MODULE = "gpuhosts.inference.watched_command"
+GIB, MIB = 2**30, 2**20
+# Seconds between two lines: more of them the longer it takes.
+SOON, SELDOM = 10, 60
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+
+    def run(self, tmp=None, task_vars=None):
+        """The result of the last slice: the module's own, with a failure or without."""
+        result, arguments, said, seen = super().run(tmp, task_vars), dict(self._task.args), "", []
+        while True:
+            outcome = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
+            if outcome.get("failed") or not outcome.get("resume"):
+                return {**result, **outcome}
+            seen.append((time.monotonic(), outcome["bytes"]))
+            self._show((task_vars or {}).get("inventory_hostname", ""), arguments, seen)
+            if outcome["output"] != said:
+                said = outcome["output"]
+                self._display.display(f"  {said.splitlines()[-1]}", color="bright gray")
+            # The command has its input; it need not travel again.
+            arguments = {**arguments, "resume": True, "stdin": "", "patience": min(SELDOM, max(SOON, int(seen[-1][0] - seen[0][0]) // 5))}
+
+    def _show(self, host, arguments, seen):
+        (then, before), (now, come) = seen[-2] if len(seen) > 1 else seen[-1], seen[-1]
+        total = int(arguments.get("total_bytes") or 0)
+        share = f" of {total / GIB:.2f} GiB, {min(1, come / total):.0%}" if total else " GiB"
+        speed = f", {(come - before) / (now - then) / MIB:.1f} MiB/s" if now > then else ""
+        self._display.display(f"{host} {arguments.get('name')}: {come / GIB:.2f}{share}{speed}", color="bright gray")
