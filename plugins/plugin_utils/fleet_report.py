@@ -232,7 +232,7 @@ def _memory(plan: dict, log: list[str]) -> dict | None:
     return {
         "ranks": len(ranks),
         "planned": {term: tightest[term] for term in ("total", *TERMS)},
-        "measured": measured if measured["weights"] and measured["kv_cache"] else None,
+        "measured": measured if None not in (measured["weights"], measured["kv_cache"]) else None,
     }
 
 
