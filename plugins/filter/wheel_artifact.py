@@ -10,7 +10,7 @@ version_added: 0.1.0
 author: The gpuhosts.inference authors (@gpuhosts)
 description:
   - Says on what a wheel with CUDA code depends, the key that follows from it, and looks for it in a store on the controller.
-positional: _input, image, image_id, probe, store
+positional: _input, image, image_id, probe, store, repository
 options:
   _input:
     description: The package, C(name), C(version), C(sha256) of its sources and C(archs).
@@ -32,6 +32,10 @@ options:
     description: Directory of wheels on the controller.
     type: str
     required: true
+  repository:
+    description: Repository of the images that are made with it inside.
+    type: str
+    default: ""
 seealso:
   - module: gpuhosts.inference.wheel_build
 """
@@ -75,15 +79,22 @@ _value:
     manifest:
       description: What is known of it, where there is one.
       type: dict
+    images:
+      description: The images that were made with it inside, by their repository.
+      type: dict
+    image:
+      description: The one of O(repository), by its digest, or null.
+      type: str
 """
 
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils import wheel
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instance import plain
 
 
-def wheel_artifact(package, image, image_id, probe, store):
+def wheel_artifact(package, image, image_id, probe, store, repository=""):
     want = wheel.wanted(plain(package), str(image), plain(image_id), plain(probe))
-    return {"wanted": want, **wheel.stored(want, str(store))}
+    found = wheel.stored(want, str(store))
+    return {"wanted": want, **found, "image": found["images"].get(str(repository))}
 
 
 class FilterModule:

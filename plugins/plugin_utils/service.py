@@ -26,6 +26,7 @@ ENTRY_POINT = ("-m", "vllm.entrypoints.openai.api_server")
 # exec), and the volume of its caches, which outlives it.
 WRITABLE = ("/tmp:exec", "/root:exec")
 CACHE = "/root/.cache"
+NOT_BUILT = "not-built-yet"  # in check mode
 # Caches that would lie beside the volume.
 CACHE_ENV = {"TRITON_CACHE_DIR": f"{CACHE}/triton", "CUDA_CACHE_PATH": f"{CACHE}/nv", "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/torchinductor"}
 LOG_OPTIONS = {"max-size": "50m", "max-file": "3"}
@@ -56,7 +57,8 @@ def definition(instance: collections.abc.Mapping, plan: collections.abc.Mapping,
         ulimits, ipc, shm_size, read_only   of the containers
         native_root     directory of the engines' virtual environments, one for each version
         native_engines  engine version -> the directory behind that path, where it is known
-        wheel           for instances with such an attention_strategy: key, sha256, root (directory of the wheels), build_seconds
+        wheel           for instances with such an attention_strategy: key, sha256, root (directory of the wheels), build_seconds, image (the reference
+                        of the one that has the wheel inside)
         limits          seconds and counts for the watchdog; ready_seconds 0 takes the plan's
 
     Raises KeyError where there is no image for the version, or the model's facts are missing.
@@ -64,7 +66,8 @@ def definition(instance: collections.abc.Mapping, plan: collections.abc.Mapping,
     given = contract.normalize(instance)
     native = given["runtime"] == "native"
     found = settings["models"][given["model"]]
-    reference = None if native else settings["images"][given["engine_version"]]
+    derived = given["attention_strategy"] == "image"
+    reference = None if native else (settings["wheel"].get("image") or NOT_BUILT) if derived else settings["images"][given["engine_version"]]
     limits = dict(settings["limits"])
     limits["ready_seconds"] = limits.get("ready_seconds") or plan["ready_seconds"]
     if given["attention_strategy"] == "build_on_start":
@@ -163,12 +166,11 @@ def _command(result: dict, given: dict, host, settings) -> list[str]:
 def _wheel(given: dict, settings) -> tuple[list[str], list[str]]:
     """The volumes of an instance with a wheel, and what its container's Python starts before the engine's own arguments; empty without."""
     strategy = given["attention_strategy"]
-    if strategy not in contract.WHEEL_STRATEGIES:
+    if strategy not in contract.WHEEL_STRATEGIES or strategy == "image":
         return [], []
     found = settings["wheel"]
     sources, directory = strategy == "build_on_start", f"{found['root']}/{found['key']}"
-    # In check mode a wheel may not be built yet.
-    what = f"{CACHE}/gpuhosts-wheel/{found['key']}" if sources else found.get("sha256", "not-built-yet")
+    what = f"{CACHE}/gpuhosts-wheel/{found['key']}" if sources else found.get("sha256", NOT_BUILT)
     volumes = [f"{WHEEL_PROGRAMS}:/gpuhosts:ro", f"{directory}-sources:/wheel:ro" if sources else f"{directory}:/wheel:ro"]
     return volumes, ["/gpuhosts/start.py", "build" if sources else "wheel", "/wheel", what, *ENTRY_POINT]
 

@@ -3,7 +3,8 @@
 """Wheels with CUDA code: what one depends on, where it lies in a store, how many compilers may run, and whether what was built is what was wanted.
 
 A store is a directory on the controller, or a share that is mounted there. It has one directory for each wheel, named by the wheel's key, with the
-wheel and manifest.json: {"wanted": what it was built for, "wheel": its file name, "sha256": its checksum, and what else the build said}.
+wheel and manifest.json: {"wanted": what it was built for, "wheel": its file name, "sha256": its checksum, and what else the build said}. Where an image
+was made with the wheel inside, images.json says so: {repository: reference by digest}.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def key(want: Mapping) -> str:
 def stored(want: Mapping, store: str) -> dict:
     """The wheel in a store that fulfils what is wanted; a value that is not known (None) fits any.
 
-    Returns {state, key, directory, problem} and of one that is there also {wheel, sha256, manifest}. state is stored, missing, or broken: then
+    Returns {state, key, directory, problem, images} and of one that is there also {wheel, sha256, manifest}. state is stored, missing, or broken: then
     problem says what is wrong, such as a wheel that was cut off or is another one than its manifest's.
     """
     for path in sorted(pathlib.Path(store).glob(f"{want['name']}-{want['version']}-*/manifest.json")):
@@ -62,8 +63,16 @@ def stored(want: Mapping, store: str) -> dict:
         if fits:
             found = {"key": path.parent.name, "directory": str(path.parent), "manifest": manifest, "wheel": manifest["wheel"], "sha256": manifest["sha256"]}
             problem = _damage(path.parent / manifest["wheel"], manifest["sha256"])
-            return {**found, "state": "broken" if problem else "stored", "problem": problem}
-    return {"state": "missing", "key": key(want), "directory": str(pathlib.Path(store) / key(want)), "problem": None}
+            return {**found, "state": "broken" if problem else "stored", "problem": problem, "images": _images(path.parent / "images.json")}
+    return {"state": "missing", "key": key(want), "directory": str(pathlib.Path(store) / key(want)), "problem": None, "images": {}}
+
+
+def _images(path: pathlib.Path) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # none was made, or a run was cut off: one is made
+    return found if isinstance(found, dict) else {}
 
 
 def _damage(path: pathlib.Path, checksum: str) -> str | None:

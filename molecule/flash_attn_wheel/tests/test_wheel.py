@@ -153,6 +153,35 @@ def test_an_instance_that_compiles_when_it_starts(play, hosts):
     assert "step" not in host.machine.out("docker logs vllm-coder 2>&1 | head -3"), "it is compiled once"
 
 
+def test_an_image_with_the_wheel_inside(play, hosts, stored):
+    """Made on gpu01, pushed to the mirror's registry, and served with by both; a second run makes none."""
+    repository = "mirror:5000/site/vllm-small-cuda"
+    wanted = {
+        "vllm_instances": [lab_serving.instance(attention_strategy="image")],
+        "flash_attn_wheel_image_repository": repository,
+        "docker_engine_daemon_config": {"insecure-registries": ["mirror:5000"]},
+    }
+    status, output = play("playbooks/site.yml", **wanted)
+    assert status == 0, output
+    (reference,) = json.loads((stored() / "images.json").read_text()).values()
+    for host in hosts:
+        assert host.machine.out("docker inspect --format '{{.Config.Image}}' vllm-coder") == reference
+        assert host.machine.out("docker exec vllm-coder python3 -c 'import torch, small_cuda; print(small_cuda.__file__)'").endswith(".so")
+        assert host.ask(timeout=120) == 200
+        proof = json.loads(host.machine.out(f"cat /var/lib/vllm/wheels/{stored().name}-image/proof.json"))
+        assert proof["forward"] is None and proof["not_run"]
+    status, output = play("playbooks/site.yml", **wanted)
+    assert status == 0, output
+    assert {host.name: recap(output)[host.name]["changed"] for host in hosts} == {"gpu01": 0, "gpu02": 0}, output
+
+
+def test_an_image_without_a_registry_is_refused_before_any_change(play):
+    status, output = play("playbooks/site.yml", host="gpu02", vllm_instances=[lab_serving.instance(attention_strategy="image")])
+    assert status != 0
+    assert "gpu02: the attention_strategy image needs a registry of the site. Name where the image is to lie there" in output
+    assert recap(output)["gpu02"]["changed"] == 0
+
+
 @pytest.mark.slow
 def test_flash_attn_itself(play, hosts, stored):
     """As the role's defaults have it; about 12 minutes of one core. The hosts serve with it afterwards."""

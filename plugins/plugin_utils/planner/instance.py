@@ -59,7 +59,7 @@ PROFILES = ("throughput", "low_memory", "latency", AS_GIVEN)
 SUPERVISORS = ("systemd", "compose", "docker")  # who starts an instance, and starts it again
 RUNTIMES = ("container", "native")  # in what the engine runs
 # What the engine gets for attention besides its own: nothing, the backend xFormers by name, or the role flash_attn_wheel's wheel.
-WHEEL_STRATEGIES = ("wheel", "build_on_start")
+WHEEL_STRATEGIES = ("wheel", "build_on_start", "image")
 STRATEGIES = ("default", "xformers", *WHEEL_STRATEGIES)
 STRATEGY_VERSION = "0.8.5"  # the only engine that reads the variable, and that a wheel is built for
 BACKEND = "VLLM_ATTENTION_BACKEND"

@@ -1,6 +1,7 @@
 """Proves a carried wheel in the image that is to use it: its checksum, its import beside torch, and on a card that it computes what it should.
 
-Usage: prove.py DIRECTORY SHA256
+Usage: prove.py DIRECTORY SHA256    the wheel that lies in DIRECTORY, beside its manifest.json
+       prove.py DIRECTORY           what the image itself has installed, by the manifest.json in DIRECTORY
 
 Writes DIRECTORY/proof.json, {"forward": {"64": largest difference, "128": ...}}, or {"forward": null, "not_run": why}, and prints it as a sentence.
 """
@@ -72,14 +73,15 @@ def on_card(name):
         return None, "the card has no memory left"
 
 
-def main(directory, checksum):
+def main(directory, checksum=None):
     try:
-        path, imports = start.carried(directory, checksum)
+        manifest = start.read(directory, "manifest.json")
         with tempfile.TemporaryDirectory() as installed:
-            build.install(path, installed)
-            build.import_beside_torch(installed, imports)
-            sys.path.insert(0, installed)
-            differences, reason = on_card(start.read(directory, "manifest.json")["wanted"]["name"])
+            if checksum:
+                build.install(start.carried(directory, checksum)[0], installed)
+                sys.path.insert(0, installed)
+            build.import_beside_torch(installed, manifest["imports"])
+            differences, reason = on_card(manifest["wanted"]["name"])
     except build.Failed as error:
         sys.exit(str(error))
     proof = {"forward": differences, **({"not_run": reason} if reason else {})}

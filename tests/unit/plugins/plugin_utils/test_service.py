@@ -106,6 +106,17 @@ def test_check_mode_shows_a_wheel_that_is_not_built_yet():
     assert "not-built-yet" in make(attention_strategy="wheel", settings={"wheel": wheel})["definition"]["command"]
 
 
+def test_an_image_that_has_the_wheel_inside_is_an_image_like_any_other():
+    derived = f"registry.example:5000/vllm@sha256:{'d' * 64}"
+    definition = make(attention_strategy="image", settings={"wheel": {**WHEEL, "image": derived}})["definition"]
+    plain = make()["definition"]
+    assert definition["command"] == [derived if word == IMAGE else word for word in plain["command"]]
+    assert definition["image"]["reference"] == derived
+    made = make(attention_strategy="image", supervisor="compose", settings={"wheel": {**WHEEL, "image": derived}})["compose"]
+    assert yaml.safe_load(made)["services"]["vllm"]["image"] == derived
+    assert make(attention_strategy="image", settings={"wheel": {**WHEEL, "image": None}})["definition"]["image"]["reference"] == "not-built-yet"
+
+
 @pytest.mark.parametrize("strategy", ["default", "xformers"])
 def test_other_strategies_leave_the_container_as_it_is(strategy):
     assert make(attention_strategy=strategy) == make()

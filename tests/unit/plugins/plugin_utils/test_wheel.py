@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import pytest
+from ansible_collections.gpuhosts.inference.plugins.filter.wheel_artifact import wheel_artifact
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils import wheel
 
 GIB = 2**30
@@ -88,10 +89,17 @@ def test_a_wheel_that_is_cut_off_tampered_with_or_gone_is_told(store, content, w
     assert found["state"] == "broken" and words in found["problem"] and str(path) in found["problem"]
 
 
+@pytest.mark.parametrize("text, image", [('{"r/vllm": "r/vllm@sha256:1"}', "r/vllm@sha256:1"), ('{"other/vllm": "x"}', None), ("[]", None), ("{", None)])
+def test_the_image_with_the_wheel_inside_is_known_by_its_repository(store, text, image):
+    (store / wheel.key(WANT) / "images.json").write_text(text)
+    probe = {name: WANT[key] for key, name in wheel.FROM_PROBE.items()}
+    assert wheel_artifact(PACKAGE, f"mirror/vllm@{DIGEST}", None, probe, str(store), "r/vllm")["image"] == image
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"wanted": 3}', '{"wheel": "x"}'])
 def test_what_is_left_of_a_run_that_was_cut_off_is_no_wheel(store, text):
     (store / wheel.key(WANT) / "manifest.json").write_text(text)
-    assert wheel.stored(WANT, str(store)) | {"directory": ""} == {"state": "missing", "key": wheel.key(WANT), "directory": "", "problem": None}
+    assert wheel.stored(WANT, str(store)) | {"directory": ""} == {"state": "missing", "key": wheel.key(WANT), "directory": "", "problem": None, "images": {}}
 
 
 # -- The builder's share -------------------------------------------------------------------------------------------------------------------

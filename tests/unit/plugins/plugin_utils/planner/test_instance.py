@@ -158,7 +158,7 @@ def test_what_cannot_start_the_engine(keys, code):
     assert problem.code == code and "'coder'" in problem.message and problem.remedy
 
 
-@pytest.mark.parametrize("strategy", ["default", "xformers", "wheel", "build_on_start", None])
+@pytest.mark.parametrize("strategy", ["default", "xformers", "wheel", "build_on_start", "image", None])
 def test_attention_strategies(strategy):
     assert one(attention_strategy=strategy) == []
 
@@ -166,7 +166,7 @@ def test_attention_strategies(strategy):
 @pytest.mark.parametrize(
     "keys, code, words",
     [
-        ({"attention_strategy": "flash"}, "unknown_attention_strategy", "Use one of default, xformers, wheel, build_on_start."),
+        ({"attention_strategy": "flash"}, "unknown_attention_strategy", "Use one of default, xformers, wheel, build_on_start, image."),
         ({"attention_strategy": "xformers", "engine_version": "0.19.1"}, "strategy_not_for_version", "vLLM 0.19.1 has no xFormers backend."),
         ({"attention_strategy": "wheel", "engine_version": "0.33.0"}, "strategy_not_for_version", "vLLM 0.33.0 imports flash-attn 1 for no model."),
         ({"attention_strategy": "wheel", "runtime": "native"}, "wheel_needs_container", "add the package to vllm_native_requirements"),
