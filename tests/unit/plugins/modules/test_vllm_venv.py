@@ -69,7 +69,8 @@ def test_made_once(host):
     assert venv == f"-m venv {made['directory']}"
     assert "--no-deps --index-url=https://index.example/simple" in pip
     again = host()
-    assert again == {**made, "changed": False, "invocation": again["invocation"]}
+    # Some releases of ansible-core return the invocation.
+    assert {**again, "invocation": None} == {**made, "changed": False, "invocation": None}
     assert host(check=True)["changed"] is False
     assert len(host.calls()) == 2
 
