@@ -212,6 +212,7 @@ def test_what_the_driver_refuses_is_said_and_a_corrected_run_converges(tuned, tu
     assert [card["graphics_clocks"] for card in settings(machine)] == [None] * 4, "clocks that are not named any more are given back"
 
 
+@pytest.mark.slow
 def test_kernel_arguments_need_consent_and_are_taken_back(tune, machine, grub):
     path = "/etc/default/grub.d/gpu-tuning.cfg"
     wanted = {"gpu_tuning_iommu": "passthrough"}
@@ -235,6 +236,7 @@ def test_kernel_arguments_need_consent_and_are_taken_back(tune, machine, grub):
     assert not machine.has(path) and grub() == 2
 
 
+@pytest.mark.slow
 def test_without_variables_everything_is_given_back(tuned, tune, machine):
     assert tune(TUNED)[0] == 0
     status, output, counts = tune({}, "--check")
