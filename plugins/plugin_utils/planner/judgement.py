@@ -7,7 +7,7 @@ plan.py, solve.py and ladder.py all ask here, so that a plan, its alternatives a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from . import calibration, hardware, instance, memory, model, options, rules, settings, values
@@ -187,6 +187,10 @@ class Judgement:
             return ()
         unequal = () if self._unequal(hardware.UNEQUAL_REFUSAL) else self._unequal(hardware.UNEQUAL_WARNING)
         return (*rules.warnings(self.facts), *unequal, *self._shortfalls[1])
+
+    def breaks(self, names: Set[str]) -> bool:
+        """Whether one of these rules has something to say: they alone are asked, and no memory is predicted."""
+        return not (self.unreadable or self.impossible) and any(rules.BY_NAME[name](self.facts) for name in names)
 
     def _unequal(self, share: float) -> tuple[Problem, ...]:
         found = hardware.unequal(self.used, share) if self.settings else None

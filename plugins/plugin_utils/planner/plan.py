@@ -43,8 +43,7 @@ def plan(instance, host, model_config, ledger=(), tensor_bytes=None, accounting=
         solution = solve.solve(case)
     except PlanRefused as refused:
         return _refused(refused.problems, instance)
-    judged = solution.judged
-    case = dataclasses.replace(case, instance={**case.instance, "env": solution.env})
+    judged, case = solution.judged, solution.judged.case
     refusals = _with_remedies(case, judged)
     fits = not refusals
     return {
@@ -55,7 +54,7 @@ def plan(instance, host, model_config, ledger=(), tensor_bytes=None, accounting=
         "options": dict(judged.options),
         "reasons": solution.reasons,
         "argv": command(case.instance, judged.options) if fits else [],
-        "env": dict(solution.env) if fits else {},
+        "env": dict(case.instance["env"]) if fits else {},
         "hang_argv": start.hang_argv(case, judged) if fits else [],
         "ready_seconds": start.ready_seconds(case, judged) if fits else None,
         "memory": {"per_rank": _ranks(judged)},

@@ -64,10 +64,9 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The options of an instance, judged, and its environment; for each option and variable that was chosen, why it has its value."""
+    """The options of an instance, judged, of a case with its environment; for each option and variable that was chosen, why it has its value."""
 
     judged: Judgement
-    env: dict
     reasons: dict[str, str]
 
 
@@ -78,11 +77,11 @@ def solve(case: Case) -> Solution:
     """
     profile = PROFILES.get(case.instance["profile"])
     if profile is None:
-        return Solution(judge(case, case.instance["options"]), case.instance["env"], {})
+        return Solution(judge(case, case.instance["options"]), {})
     chosen = environment(case)
     case = dataclasses.replace(case, instance={**case.instance, "env": {**case.instance["env"], **dict.fromkeys(chosen, "1")}})
     judged, reasons = _options(case, profile)
-    return Solution(judged, case.instance["env"], {**reasons, **chosen})
+    return Solution(judged, {**reasons, **chosen})
 
 
 def environment(case: Case) -> dict[str, str]:
@@ -165,20 +164,20 @@ def _base(case: Case, tensor: int, stages: int) -> Draft:
         draft.set("pipeline_parallel_size", stages, f"the layers are divided into {stages} stages, because they cannot be cut {tensor * stages} times")
     if case.sm < 80:
         draft.set("dtype", "half", f"compute capability {capability} has no bfloat16")
-        if "float16_refused_by_model" in draft.judge().codes:
+        if draft.judge().breaks({"float16_refused_by_model"}):
             draft.set("dtype", None, "")
     for name, value in (lanes.at(lane.wants, case.sm) or {}).items():
         draft.set(name, value, f"what the engine picks by itself does not work on compute capability {capability}")
-    if case.model.quant and draft.judge().codes & QUANTIZATION_CODES:
+    if case.model.quant and draft.judge().breaks(QUANTIZATION_CODES):
         for method in lane.checkpoint.get(case.model.quant.method, ()):
             draft.set("quantization", method, f"the engine's own choice for this checkpoint does not run on compute capability {capability}")
-            if not draft.judge().codes & (QUANTIZATION_CODES | {"quantization_mismatch", "dtype_not_for_quantization"}):
+            if not draft.judge().breaks(QUANTIZATION_CODES | {"quantization_mismatch", "dtype_not_for_quantization"}):
                 break
             draft.set("quantization", None, "")
     judged = draft.judge()
     if judged.facts is not None and judged.facts.core == "V0":
         _v0(draft, judged)
-    if "custom_all_reduce_falls_back" in {problem.code for problem in judged.warnings}:
+    if judged.breaks({"custom_all_reduce_falls_back"}):
         draft.set("disable_custom_all_reduce", True, "it would fall back to NCCL on these cards, after an attempt")
     return draft
 
@@ -190,7 +189,7 @@ def _v0(draft: Draft, judged: Judgement) -> None:
     simple = not (shape.multimodal or shape.latent or shape.sliding_window or judged.facts.option("enable_lora") or judged.facts.pools)
     draft.set("enable_chunked_prefill", simple, "long prompts are computed in pieces, which leaves memory to the KV cache" if simple else "not for this model")
     draft.set("enable_prefix_caching", simple, "prompts that begin alike are computed once" if simple else "not for this model")
-    if "prefill_kernel_does_not_compile" in draft.judge().codes:
+    if draft.judge().breaks({"prefill_kernel_does_not_compile"}):
         for name in ("enable_chunked_prefill", "enable_prefix_caching"):
             draft.set(name, False, "its kernel does not run on these cards with this model")
     if not judged.facts.option("disable_log_stats"):
@@ -364,4 +363,6 @@ def _unmet(judged: Judgement, objective: Objective) -> Judgement:
     if objective.max_gpu_memory_gib and taken > objective.max_gpu_memory_gib * GIB:
         refusals.append(f"A card needs {memory.gib(taken)} with the CUDA context, and the objective allows {objective.max_gpu_memory_gib:g} GiB")
     remedy = "Ask for less, use more cards, or remove the options that stand against it."
+    if not refusals:
+        return judged
     return dataclasses.replace(judged, unmet=tuple(Problem("objective_not_met", f"{message}.", remedy) for message in refusals))
