@@ -144,11 +144,16 @@ class Judgement:
         """The memory of every rank."""
         if self.settings is None:
             return None
+        return memory.sized(self.outline, self.settings)
+
+    @lazy
+    def outline(self) -> memory.Outline:
+        """The ranks as far as no size changes them, where the shape of a rank is defined."""
+        if self.like:
+            return self.like.outline
         case, facts, used = self.case, self.facts, self.used
-        if not case.ledger:
-            return memory.predict(facts.model, used, self.settings)
         learnt = calibration.correction(case.ledger, case.instance["model"], used[0].name, facts.tp, case.version)
-        return memory.predict(facts.model, used, self.settings, learnt)
+        return memory.outline(facts.model, used, self.settings, learnt)
 
     @property
     def used(self) -> tuple[hardware.Card, ...]:

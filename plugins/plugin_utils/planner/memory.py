@@ -15,11 +15,13 @@ sampler, which V0 runs on the stage's first rank alone; ranks are ordered as the
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .activation import activation
+from .activation import activation, layers_peak
 from .fitted import FITTED
 from .hardware import GIB, Card
 from .model import Model
@@ -150,51 +152,100 @@ def kv_block_bytes(model: Model, settings: Settings, layers: int) -> int:
     return element * layers * settings.block_size * 2 * kv_heads_per_rank(model, settings.tensor_parallel_size) * model.head_dim
 
 
-def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correction: Correction = Correction()) -> Prediction:
-    """The memory of every rank. The first tensor_parallel_size * pipeline_parallel_size of the cards are used.
+class Kind(NamedTuple):
+    """Ranks of a stage that are alike. samples: they run the sampler. mask: dense_mask of the card."""
+
+    total: int
+    sm: int
+    samples: bool
+    non_torch: int
+    mask: int
+
+
+class Stage(NamedTuple):
+    """A pipeline stage. weights: of its layers, made: what is made of those after loading, outer: all others. block: of the KV cache. ranks: the kind of each."""
+
+    layers: int
+    weights: int
+    made: int
+    outer: int
+    block: int
+    ranks: tuple[Kind, ...]
+
+
+class Outline(NamedTuple):
+    """What is the same for all predictions whose settings differ in facts.SIZES alone. peak: activation.layers_peak, by what it then depends on."""
+
+    model: Model
+    stages: tuple[Stage, ...]
+    correction: Correction
+    peak: Callable[[int, int, int, int], tuple[int, str]]
+
+
+def outline(model: Model, cards: tuple[Card, ...], settings: Settings, correction: Correction = Correction()) -> Outline:
+    """The ranks as far as no size changes them. The first tensor_parallel_size * pipeline_parallel_size of the cards are used.
 
     ValueError when there are fewer; whether the model can be cut into so many ranks is for rules.py to say.
     """
-    ranks, stages = settings.tensor_parallel_size, settings.pipeline_parallel_size
-    if len(cards) < ranks * stages:
-        raise ValueError(f"{ranks} x {stages} ranks need as many cards, and there are {len(cards)}.")
-    element, spans = settings.activation_bytes, stage_layers(model.layers, stages)
-    sizes = [kv_block_bytes(model, settings, last - first) for first, last in spans]
-    found, offloaded, largest_mask, block_bytes = [], 0, 0, max(sizes)
-    for stage, (first, last) in enumerate(spans):
+    ranks, count = settings.tensor_parallel_size, settings.pipeline_parallel_size
+    if len(cards) < ranks * count:
+        raise ValueError(f"{ranks} x {count} ranks need as many cards, and there are {len(cards)}.")
+    element, stages = settings.activation_bytes, []
+    for stage, (first, last) in enumerate(stage_layers(model.layers, count)):
         repacked = marlin(settings, cards[stage * ranks].sm)
-        inner, outer = weights(model, ranks, element, stages, stage, repacked, "none")
-        made = weights(model, ranks, element, stages, stage, repacked, latent_copies(settings))[0] - inner if model.latent else 0
-        # What is made of offloaded matrices lies where they lie.
-        moved = min(settings.cpu_offload_bytes, inner)
-        copied = made * moved // max(1, inner)
-        offloaded += (moved + copied) * ranks
-        held = max(0, inner + made + outer - moved - copied + correction.weights)
-        block, graphs = sizes[stage], cuda_graphs(settings, last - first)
-        alike = {}
+        inner, outer = weights(model, ranks, element, count, stage, repacked, "none")
+        made = weights(model, ranks, element, count, stage, repacked, latent_copies(settings))[0] - inner if model.latent else 0
+        found, alike = [], {}
         for rank, card in enumerate(cards[stage * ranks : (stage + 1) * ranks]):
-            kind = card.total_bytes, card.capability, rank == 0 or settings.core == "V1"
+            key = card.total_bytes, card.sm, rank == 0 or settings.core == "V1"
+            if key not in alike:
+                other = non_torch(settings, card.sm, stage == count - 1, rank == 0) + correction.non_torch
+                alike[key] = Kind(*key, max(0, other), dense_mask(model, settings, card.sm))
+            found.append(alike[key])
+        stages.append(Stage(last - first, inner, made, outer, kv_block_bytes(model, settings, last - first), tuple(found)))
+
+    @functools.cache
+    def peak(tokens: int, offloaded: int, sm: int, stage: int) -> tuple[int, str]:
+        return layers_peak(model, settings._replace(max_num_batched_tokens=tokens, cpu_offload_bytes=offloaded), sm, stage)
+
+    return Outline(model, tuple(stages), correction, peak)
+
+
+def sized(known: Outline, settings: Settings) -> Prediction:
+    """The memory of every rank, by the outline of settings that differ in facts.SIZES alone."""
+    tokens, moved_at_most, correction = settings.max_num_batched_tokens, settings.cpu_offload_bytes, known.correction
+    found, offloaded = [], 0
+    for stage, (layers, inner, made, outer, block, kinds) in enumerate(known.stages):
+        # What is made of offloaded matrices lies where they lie.
+        moved = min(moved_at_most, inner)
+        copied = made * moved // max(1, inner)
+        offloaded += (moved + copied) * len(kinds)
+        held = max(0, inner + made + outer - moved - copied + correction.weights)
+        graphs, alike = cuda_graphs(settings, layers), {}
+        for kind in kinds:
             if kind not in alike:
-                used, name = activation(model, settings, card.sm, stage, samples=kind[-1])
-                used, other = int(used * correction.activation), non_torch(settings, card.sm, stage == stages - 1, rank == 0)
-                other = max(0, other + correction.non_torch)
-                budget = int(card.total_bytes * settings.gpu_memory_utilization)
-                mask = dense_mask(model, settings, card.sm)
-                largest_mask = max(largest_mask, mask)
+                total, sm, samples, other, mask = kind
+                used, name = activation(known.model, settings, sm, stage, samples, known.peak(tokens, moved_at_most, sm, stage))
+                used, budget = int(used * correction.activation), int(total * settings.gpu_memory_utilization)
                 left = budget - held - mask - used - other - (graphs if settings.charges_graphs else 0)
-                blocks = max(0, left // block if block else 0)
-                alike[kind] = Rank(card.total_bytes, budget, held + mask, used, other, left, graphs, blocks, name)
+                alike[kind] = Rank(total, budget, held + mask, used, other, left, graphs, max(0, left // block if block else 0), name)
             found.append(alike[kind])
+    block_bytes = max([stage.block for stage in known.stages])
     return Prediction(
         ranks=tuple(found),
         block_bytes=block_bytes,
         block_size=settings.block_size,
         blocks=min([rank.blocks for rank in found]),
         cpu_blocks=settings.swap_bytes // block_bytes,
-        host_bytes=settings.swap_bytes * ranks * stages + offloaded,
+        host_bytes=settings.swap_bytes * len(found) + offloaded,
         max_model_len=settings.max_model_len,
-        mask=largest_mask,
+        mask=max([kind.mask for stage in known.stages for kind in stage.ranks]),
     )
+
+
+def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correction: Correction = Correction()) -> Prediction:
+    """The memory of every rank, at once."""
+    return sized(outline(model, cards, settings, correction), settings)
 
 
 # -- Judging -------------------------------------------------------------------------------------------------------------------------------
