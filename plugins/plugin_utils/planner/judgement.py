@@ -80,14 +80,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the planner says of an option map on a case. It never raises for what the map says.
+    """What the planner says of an option map on a case, by the schema, the rules and the memory of the cards. It never raises for what the map says.
 
     Each part is worked out when it is first asked for: most maps are candidates, of which only a size or the verdict matters. unmet: refusals
     of a plan that would run, because of what it was asked for beside its options. facts is None where the map cannot be read, settings and
     prediction where the shape of a rank is not defined.
 
-    like: a judgement that is sound and whose options differ in SIZES alone, so that only what depends on them is worked out. changed: those that
-    differ from another such judgement's.
+    like: a judgement that is sound and whose options differ in SIZES alone, so that only what depends on them is worked out, see `but`. changed:
+    those that differ from another such judgement's.
     """
 
     case: Case
@@ -193,6 +193,14 @@ class Judgement:
         unequal = () if self._unequal(hardware.UNEQUAL_REFUSAL) else self._unequal(hardware.UNEQUAL_WARNING)
         return (*rules.warnings(self.facts), *unequal, *self._shortfalls[1])
 
+    def but(self, changes: dict) -> Judgement:
+        """The same options with some of them otherwise. Where these are SIZES, and no rule is broken but for sizes, little is worked out anew."""
+        changed = {**self.options, **changes}
+        if changes.keys() <= SIZES and self.sound:
+            # The first of a row stands for all of them, which need not be kept.
+            return Judgement(self.case, changed, like=self.like or self, changed=changes)
+        return Judgement(self.case, changed)
+
     def breaks(self, names: Set[str]) -> bool:
         """Whether one of these rules has something to say: they alone are asked, and no memory is predicted."""
         return not (self.unreadable or self.impossible) and any(rules.BY_NAME[name](self.facts) for name in names)
@@ -241,19 +249,6 @@ def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> 
     full = instance.normalize(given)
     found, shape = parts
     return Case(full, found, found.chosen(full["gpus"]), shape, config, tuple(ledger) if isinstance(ledger, list) else (), accounting)
-
-
-def judge(case: Case, given: dict, like: Judgement | None = None) -> Judgement:
-    """Hold an option map against the schema, the rules and the memory of the cards. like: a judgement that may save some of the work."""
-    if like is None or like.case is not case:
-        return Judgement(case, given)
-    # Values are the same where they are the same object: True and 1 are not.
-    old = like.options
-    changed = {name: value for name, value in given.items() if old.get(name) is not value}
-    if not (changed.keys() <= SIZES and old.keys() - given.keys() <= SIZES and like.sound):
-        return Judgement(case, given)
-    # The first of a row stands for all of them, which need not be kept.
-    return Judgement(case, given, like=like.like or like, changed=changed)
 
 
 def _loaded(shape: model.Model, given: dict) -> model.Model:

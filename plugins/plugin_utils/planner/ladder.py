@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import options as engine_options
-from .judgement import Case, Judgement, judge
+from .judgement import Case, Judgement
 
 LEAST_SEQUENCES, LEAST_BATCH, LEAST_CONTEXT = 1, 256, 1024
 UTILIZATION_STEP, LEAST_UTILIZATION = 0.05, 0.1
@@ -60,7 +60,7 @@ def ladder(case: Case, judged: Judgement) -> list[Rung]:
         changes = step(judged)
         if not changes or not changes.keys() <= engine_options.schema(case.version).keys():
             continue
-        lower = judge(case, {**judged.options, **changes}, judged)
+        lower = judged.but(changes)
         if lower.fits and needs_less(lower, judged):
             rungs.append(Rung(reason, changes, lower))
             judged = lower

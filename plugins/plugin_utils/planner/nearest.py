@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 
 from . import memory
-from .judgement import MEMORY_CODES, ROOM_CODES, Case, Judgement, judge
+from .judgement import MEMORY_CODES, ROOM_CODES, Case, Judgement
 
 HIGHEST_UTILIZATION = 0.95
 
@@ -51,7 +51,7 @@ def _utilization(case: Case, judged: Judgement) -> dict | None:
 
     @functools.cache
     def tried(share: float) -> Judgement:
-        return judge(case, {**judged.options, "gpu_memory_utilization": share}, judged)
+        return judged.but({"gpu_memory_utilization": share})
 
     start = bisect.bisect_left(shares, True, key=lambda share: not ROOM_CODES & tried(share).codes)
     if start < len(shares) and not tried(shares[start]).fits:
@@ -67,7 +67,7 @@ def _ranks(case: Case, judged: Judgement) -> dict | None:
         missing = size * judged.facts.pp - len(case.cards)
         wider = dataclasses.replace(case, cards=(*case.cards, *[case.cards[0]] * missing)) if missing > 0 else case
         changes = {"tensor_parallel_size": size}
-        if judge(wider, {**judged.options, **changes}).fits:
+        if Judgement(wider, {**judged.options, **changes}).fits:
             return changes
     return None
 
@@ -78,11 +78,11 @@ def _offload(case: Case, judged: Judgement) -> dict | None:
     high = low + math.ceil(max(rank.weights for rank in judged.prediction.ranks) / memory.GIB)
     while high - low > 1:
         middle = (low + high) // 2
-        if MEMORY_CODES & judge(case, {**judged.options, "cpu_offload_gb": middle}, judged).codes:
+        if MEMORY_CODES & judged.but({"cpu_offload_gb": middle}).codes:
             low = middle
         else:
             high = middle
-    return {"cpu_offload_gb": high} if judge(case, {**judged.options, "cpu_offload_gb": high}, judged).fits else None
+    return {"cpu_offload_gb": high} if judged.but({"cpu_offload_gb": high}).fits else None
 
 
 def _less(case: Case, judged: Judgement) -> Iterator[dict]:
@@ -99,6 +99,6 @@ def _less(case: Case, judged: Judgement) -> Iterator[dict]:
 
 def _first(case: Case, judged: Judgement, candidates: list[dict]) -> Iterator[dict]:
     for changes in candidates:
-        if judge(case, {**judged.options, **changes}, judged).fits:
+        if judged.but(changes).fits:
             yield changes
             return

@@ -127,7 +127,7 @@ def _lane(case: Case, judged: Judgement, version: str) -> dict:
     """The same instance on another engine: what would be written otherwise, and what would come of it."""
     translated = lanes.translate(case.version, version, judged.options, case.instance["env"], engine_options.schema(version), case.sm)
     other = dataclasses.replace(case, instance={**case.instance, "engine_version": version, "env": translated.env}, accounting=None)
-    found = judgement.judge(other, translated.options)
+    found = Judgement(other, translated.options)
     changes = [*translated.changes, *((name, f'"1" in env, because {reason}') for name, reason in solve.environment(other).items())]
     return {
         "verdict": "fits" if found.fits else "refused",
