@@ -183,15 +183,14 @@ class Judgement:
         """Why the engine cannot start or serve, or why that is not what was asked for."""
         if self.unreadable or self.impossible:
             return self.unreadable or self.impossible
-        return (*self._rules, *self._unequal(hardware.UNEQUAL_REFUSAL), *self._shortfalls[0], *self.unmet)
+        return (*self._rules, *self._unequal[0], *self._shortfalls[0], *self.unmet)
 
     @lazy
     def warnings(self) -> tuple[Problem, ...]:
         """What will be slower, hidden or otherwise than asked."""
         if self.unreadable or self.impossible:
             return ()
-        unequal = () if self._unequal(hardware.UNEQUAL_REFUSAL) else self._unequal(hardware.UNEQUAL_WARNING)
-        return (*rules.warnings(self.facts), *unequal, *self._shortfalls[1])
+        return (*rules.warnings(self.facts), *self._unequal[1], *self._shortfalls[1])
 
     def but(self, changes: dict) -> Judgement:
         """The same options with some of them otherwise. Where these are SIZES, and no rule is broken but for sizes, little is worked out anew."""
@@ -205,9 +204,15 @@ class Judgement:
         """Whether one of these rules has something to say: they alone are asked, and no memory is predicted."""
         return not (self.unreadable or self.impossible) and any(rules.BY_NAME[name](self.facts) for name in names)
 
-    def _unequal(self, share: float) -> tuple[Problem, ...]:
-        found = hardware.unequal(self.used, share) if self.settings else None
-        return (found,) if found else ()
+    @lazy
+    def _unequal(self) -> tuple[list[Problem], list[Problem]]:
+        """The refusal or the warning that the cards give cause for."""
+        if self.settings is None:
+            return [], []
+        if self.like:
+            return self.like._unequal
+        refused, warned = (hardware.unequal(self.used, share) for share in (hardware.UNEQUAL_REFUSAL, hardware.UNEQUAL_WARNING))
+        return [refused] if refused else [], [warned] if warned and not refused else []
 
     @property
     def fits(self) -> bool:
