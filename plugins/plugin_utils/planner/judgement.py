@@ -26,8 +26,6 @@ SHAPELESS = frozenset(
         "intermediate_not_divisible", "vocabulary_not_divisible",
     }
 )  # fmt: skip
-SHAPE_RULES = [rule for rule in rules.REFUSALS if rule.__name__ in SHAPELESS]
-SHAPE_RULES_OF_SIZES = [rule for rule in rules.REFUSALS_OF_SIZES if rule.__name__ in SHAPELESS]
 LATE_QUANTIZATION = ("bitsandbytes", "fp8", "ptpc_fp8")
 
 
@@ -135,7 +133,7 @@ class Judgement:
     @lazy
     def settings(self) -> memory.Settings | None:
         """The options as far as memory depends on them."""
-        if self.unreadable or self.impossible or any(rule(self.facts) for rule in (SHAPE_RULES_OF_SIZES if self.like else SHAPE_RULES)):
+        if self.unreadable or self.impossible or any(problem.code in SHAPELESS for problem in self._rules):
             return None
         return resettled(self.like.settings, self.options, self.facts) if self.like else _settings(self.case, self.facts)
 

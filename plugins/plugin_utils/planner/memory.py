@@ -174,10 +174,15 @@ class Stage(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """What is the same for all predictions whose settings differ in facts.SIZES alone. peak: activation.layers_peak, by what it then depends on."""
+    """What is the same for all predictions whose settings differ in facts.SIZES alone. block_bytes and mask: the largest of all ranks.
+
+    peak: activation.layers_peak, by what it then depends on.
+    """
 
     model: Model
     stages: tuple[Stage, ...]
+    block_bytes: int
+    mask: int
     correction: Correction
     peak: Callable[[int, int, int, int], tuple[int, str]]
 
@@ -208,7 +213,8 @@ def outline(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
     def peak(tokens: int, offloaded: int, sm: int, stage: int) -> tuple[int, str]:
         return layers_peak(model, settings._replace(max_num_batched_tokens=tokens, cpu_offload_bytes=offloaded), sm, stage)
 
-    return Outline(model, tuple(stages), correction, peak)
+    largest_mask = max(kind.mask for stage in stages for kind in stage.ranks)
+    return Outline(model, tuple(stages), max(stage.block for stage in stages), largest_mask, correction, peak)
 
 
 def sized(known: Outline, settings: Settings) -> Prediction:
@@ -230,16 +236,15 @@ def sized(known: Outline, settings: Settings) -> Prediction:
                 left = budget - held - mask - used - other - (graphs if settings.charges_graphs else 0)
                 alike[kind] = Rank(total, budget, held + mask, used, other, left, graphs, max(0, left // block if block else 0), name)
             found.append(alike[kind])
-    block_bytes = max([stage.block for stage in known.stages])
     return Prediction(
         ranks=tuple(found),
-        block_bytes=block_bytes,
+        block_bytes=known.block_bytes,
         block_size=settings.block_size,
         blocks=min([rank.blocks for rank in found]),
-        cpu_blocks=settings.swap_bytes // block_bytes,
+        cpu_blocks=settings.swap_bytes // known.block_bytes,
         host_bytes=settings.swap_bytes * len(found) + offloaded,
         max_model_len=settings.max_model_len,
-        mask=max([kind.mask for stage in known.stages for kind in stage.ranks]),
+        mask=known.mask,
     )
 
 

@@ -227,8 +227,8 @@ def _sized(draft: Draft, profile: Profile, objective: Objective) -> Judgement:
         _set_sizes(draft, profile, objective, length, count)
         return _holds(draft.judge(), _tokens(profile, length, count, least))
 
-    # Where there is room for the most that is ever chosen, less need not be tried.
-    if not holds(length, most):
+    # Where the most that is ever chosen has room, less need not be tried; the base tells whether that is likely.
+    if _tokens(profile, length, most, least) > draft.base.prediction.tokens or not holds(length, most):
         if not any(holds(length, least) for length in lengths):
             return _unmet(draft.judge(), objective)
         length = _longer(draft, profile, objective, lengths[0])
