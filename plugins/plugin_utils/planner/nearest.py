@@ -48,12 +48,14 @@ def _utilization(case: Case, judged: Judgement) -> dict | None:
     They are two questions, because a plan that only the margin lets fit comes before plans whose KV cache is too small.
     """
     shares = [value / 100 for value in range(math.floor(judged.settings.gpu_memory_utilization * 100) + 1, round(HIGHEST_UTILIZATION * 100) + 1)]
+    # What is taken before the KV cache does not depend on the share, so that a smaller one leaves no room for certain.
+    least = min((rank.budget - rank.kv_cache) / rank.total for rank in judged.prediction.ranks) / (1 + memory.MARGIN)
 
     @functools.cache
     def tried(share: float) -> Judgement:
         return judged.but({"gpu_memory_utilization": share})
 
-    start = bisect.bisect_left(shares, True, key=lambda share: not ROOM_CODES & tried(share).codes)
+    start = bisect.bisect_left(shares, True, key=lambda share: share > least and not ROOM_CODES & tried(share).codes)
     if start < len(shares) and not tried(shares[start]).fits:
         start = bisect.bisect_left(shares, True, start, key=lambda share: tried(share).fits)
     return {"gpu_memory_utilization": shares[start]} if start < len(shares) else None
@@ -74,19 +76,29 @@ def _ranks(case: Case, judged: Judgement) -> dict | None:
 
 def _offload(case: Case, judged: Judgement) -> dict | None:
     """The fewest whole GiB of weights per card that go to RAM; found by halving, because more offload never needs more of the card."""
-    low = math.floor(judged.settings.cpu_offload_bytes / memory.GIB)
-    high = low + math.ceil(max(rank.weights for rank in judged.prediction.ranks) / memory.GIB)
+    ranks, now = judged.prediction.ranks, judged.settings.cpu_offload_bytes
+    low = math.floor(now / memory.GIB)
+    high = low + math.ceil(max(rank.weights for rank in ranks) / memory.GIB)
+    # So many bytes are too few for certain: offload moves no more than its own size, but for what latent attention makes of it.
+    missing = 0 if case.model.latent else now + min(-rank.kv_cache - memory.MARGIN * rank.budget for rank in ranks)
+
+    @functools.cache
+    def tried(size: int) -> Judgement:
+        return judged.but({"cpu_offload_gb": size})
+
     while high - low > 1:
         middle = (low + high) // 2
-        if MEMORY_CODES & judged.but({"cpu_offload_gb": middle}).codes:
+        if middle * memory.GIB < missing or MEMORY_CODES & tried(middle).codes:
             low = middle
         else:
             high = middle
-    return {"cpu_offload_gb": high} if judged.but({"cpu_offload_gb": high}).fits else None
+    return {"cpu_offload_gb": high} if tried(high).fits else None
 
 
 def _less(case: Case, judged: Judgement) -> Iterator[dict]:
-    """A shorter context, a smaller batch, fewer sequences."""
+    """A shorter context, a smaller batch, fewer sequences. None of them helps where the weights alone take more than the budget."""
+    if all(rank.weights + rank.non_torch >= (1 + memory.MARGIN) * rank.budget for rank in judged.prediction.ranks):
+        return
     tokens, block = judged.prediction.tokens, judged.prediction.block_size
     if tokens >= 2 * block:
         yield from _first(case, judged, [{"max_model_len": tokens // 1024 * 1024 if tokens >= 1024 else tokens}])
