@@ -140,15 +140,12 @@ class Judgement:
     @lazy
     def prediction(self) -> memory.Prediction | None:
         """The memory of every rank."""
-        if self.settings is None:
-            return None
-        return memory.sized(self.outline, self.settings)
+        # What no size changes is the same for all that are alike.
+        return memory.sized((self.like or self).outline, self.settings) if self.settings else None
 
     @lazy
     def outline(self) -> memory.Outline:
         """The ranks as far as no size changes them, where the shape of a rank is defined."""
-        if self.like:
-            return self.like.outline
         case, facts, used = self.case, self.facts, self.used
         learnt = calibration.correction(case.ledger, case.instance["model"], used[0].name, facts.tp, case.version)
         return memory.outline(facts.model, used, self.settings, learnt)
@@ -171,7 +168,7 @@ class Judgement:
         """The refusals of the rules."""
         return rules.size_refusals(self.facts) if self.like else rules.refusals(self.facts)
 
-    @lazy
+    @property
     def sound(self) -> bool:
         """Whether no rule refuses it but for its sizes."""
         return self.settings is not None and all(problem.code in rules.CODES_OF_SIZES for problem in self._rules)
@@ -181,14 +178,16 @@ class Judgement:
         """Why the engine cannot start or serve, or why that is not what was asked for."""
         if self.unreadable or self.impossible:
             return self.unreadable or self.impossible
-        return (*self._rules, *self._unequal[0], *self._shortfalls[0], *self.unmet)
+        unequal = (self.like or self)._unequal[0] if self.settings else ()
+        return (*self._rules, *unequal, *self._shortfalls[0], *self.unmet)
 
     @lazy
     def warnings(self) -> tuple[Problem, ...]:
         """What will be slower, hidden or otherwise than asked."""
         if self.unreadable or self.impossible:
             return ()
-        return (*rules.warnings(self.facts), *self._unequal[1], *self._shortfalls[1])
+        unequal = (self.like or self)._unequal[1] if self.settings else ()
+        return (*rules.warnings(self.facts), *unequal, *self._shortfalls[1])
 
     def but(self, changes: dict) -> Judgement:
         """The same options with some of them otherwise. Where these are SIZES, and no rule is broken but for sizes, little is worked out anew."""
@@ -204,12 +203,9 @@ class Judgement:
 
     @lazy
     def _unequal(self) -> tuple[list[Problem], list[Problem]]:
-        """The refusal or the warning that the cards give cause for."""
-        if self.settings is None:
-            return [], []
-        if self.like:
-            return self.like._unequal
-        refused, warned = (hardware.unequal(self.used, share) for share in (hardware.UNEQUAL_REFUSAL, hardware.UNEQUAL_WARNING))
+        """The refusal or the warning that the cards give cause for, where the shape of a rank is defined."""
+        warned = hardware.unequal(self.used, hardware.UNEQUAL_WARNING)
+        refused = warned and hardware.unequal(self.used, hardware.UNEQUAL_REFUSAL)
         return [refused] if refused else [], [warned] if warned and not refused else []
 
     @property

@@ -15,9 +15,7 @@ sampler, which V0 runs on the stage's first rank alone; ranks are ordered as the
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -176,7 +174,7 @@ class Stage(NamedTuple):
 class Outline(NamedTuple):
     """What is the same for all predictions whose settings differ in facts.SIZES alone. block_bytes and mask: the largest of all ranks.
 
-    peak: activation.layers_peak, by what it then depends on.
+    peaks: what activation.layers_peak has said, by all that it then depends on: batch, offloaded bytes, capability, stage.
     """
 
     model: Model
@@ -184,7 +182,7 @@ class Outline(NamedTuple):
     block_bytes: int
     mask: int
     correction: Correction
-    peak: Callable[[int, int, int, int], tuple[int, str]]
+    peaks: dict[tuple[int, int, int, int], tuple[int, str]]
 
 
 def outline(model: Model, cards: tuple[Card, ...], settings: Settings, correction: Correction = Correction()) -> Outline:
@@ -197,7 +195,8 @@ def outline(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
         raise ValueError(f"{ranks} x {count} ranks need as many cards, and there are {len(cards)}.")
     element, stages = settings.activation_bytes, []
     for stage, (first, last) in enumerate(stage_layers(model.layers, count)):
-        repacked = marlin(settings, cards[stage * ranks].sm)
+        # Marlin keeps other tensors than the plain kernels of GPTQ alone.
+        repacked = model.quant is not None and model.quant.layout == "gptq" and marlin(settings, cards[stage * ranks].sm)
         inner, outer = weights(model, ranks, element, count, stage, repacked, "none")
         made = weights(model, ranks, element, count, stage, repacked, latent_copies(settings))[0] - inner if model.latent else 0
         found, alike = [], {}
@@ -208,22 +207,16 @@ def outline(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
                 alike[key] = Kind(*key, max(0, other), dense_mask(model, settings, card.sm))
             found.append(alike[key])
         stages.append(Stage(last - first, inner, made, outer, kv_block_bytes(model, settings, last - first), tuple(found)))
-
-    @functools.cache
-    def peak(tokens: int, offloaded: int, sm: int, stage: int) -> tuple[int, str]:
-        return layers_peak(model, settings._replace(max_num_batched_tokens=tokens, cpu_offload_bytes=offloaded), sm, stage)
-
     largest_mask = max(kind.mask for stage in stages for kind in stage.ranks)
-    return Outline(model, tuple(stages), max(stage.block for stage in stages), largest_mask, correction, peak)
+    return Outline(model, tuple(stages), max(stage.block for stage in stages), largest_mask, correction, {})
 
 
 def sized(known: Outline, settings: Settings) -> Prediction:
     """The memory of every rank, by the outline of settings that differ in facts.SIZES alone."""
-    tokens, moved_at_most, correction = settings.max_num_batched_tokens, settings.cpu_offload_bytes, known.correction
-    found, offloaded = [], 0
+    correction, found, offloaded = known.correction, [], 0
     for stage, (layers, inner, made, outer, block, kinds) in enumerate(known.stages):
         # What is made of offloaded matrices lies where they lie.
-        moved = min(moved_at_most, inner)
+        moved = min(settings.cpu_offload_bytes, inner)
         copied = made * moved // max(1, inner)
         offloaded += (moved + copied) * len(kinds)
         held = max(0, inner + made + outer - moved - copied + correction.weights)
@@ -231,7 +224,10 @@ def sized(known: Outline, settings: Settings) -> Prediction:
         for kind in kinds:
             if kind not in alike:
                 total, sm, samples, other, mask = kind
-                used, name = activation(known.model, settings, sm, stage, samples, known.peak(tokens, moved_at_most, sm, stage))
+                key = settings.max_num_batched_tokens, settings.cpu_offload_bytes, sm, stage
+                if key not in known.peaks:
+                    known.peaks[key] = layers_peak(known.model, settings, sm, stage)
+                used, name = activation(known.model, settings, sm, stage, samples, known.peaks[key])
                 used, budget = int(used * correction.activation), int(total * settings.gpu_memory_utilization)
                 left = budget - held - mask - used - other - (graphs if settings.charges_graphs else 0)
                 alike[kind] = Rank(total, budget, held + mask, used, other, left, graphs, max(0, left // block if block else 0), name)

@@ -129,9 +129,13 @@ class Draft:
     judged: Judgement | None = None
     base: Judgement | None = None
 
+    def __post_init__(self):
+        self.given = {name: value for name, value in self.case.instance["options"].items() if value is not None}
+        self.schema = options.schema(self.case.version)
+
     def set(self, name: str, value, reason: str) -> None:
         """Choose a value, unless the user did or this engine does not have the option. None takes a choice back."""
-        if self.case.instance["options"].get(name) is not None or name not in options.schema(self.case.version):
+        if name in self.given or name not in self.schema:
             return
         self.judged = None
         self.chosen.pop(name, None)
@@ -149,8 +153,7 @@ class Draft:
         if self.judged is None and self.base:
             self.judged = self.base.but({name: value for name, value in self.chosen.items() if name in SIZES})
         elif self.judged is None:
-            given = {name: value for name, value in self.case.instance["options"].items() if value is not None}
-            self.judged = Judgement(self.case, {**given, **self.chosen})
+            self.judged = Judgement(self.case, {**self.given, **self.chosen})
         return self.judged
 
 

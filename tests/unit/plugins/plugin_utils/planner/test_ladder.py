@@ -48,10 +48,9 @@ def test_a_step_that_does_not_fit_is_left_out():
 
 def test_needs_less_compares_every_card():
     case = case_of(GIVEN)
-    upper = judgement.Judgement(case, GIVEN)
-    fewer, same = (judgement.Judgement(case, {**GIVEN, **changes}) for changes in ({"max_num_seqs": 8}, {}))
+    upper, fewer, same = (sizes(judgement.Judgement(case, {**GIVEN, **changes})) for changes in ({}, {"max_num_seqs": 8}, {}))
     assert needs_less(fewer, upper) and not needs_less(upper, fewer) and not needs_less(same, upper)
-    assert not needs_less(judgement.Judgement(case, {**GIVEN, "tensor_parallel_size": 2}), upper)
+    assert not needs_less(sizes(judgement.Judgement(case, {**GIVEN, "tensor_parallel_size": 2})), upper)
 
 
 @pytest.mark.parametrize("seed", range(4))
