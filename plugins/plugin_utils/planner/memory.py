@@ -161,14 +161,18 @@ class Kind(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A pipeline stage. weights: of its layers, made: what is made of those after loading, outer: all others. block: of the KV cache. ranks: the kind of each."""
+    """A pipeline stage. weights: of its layers, made: what is made of those after loading, outer: all others. block: of the KV cache.
+
+    kinds: of its ranks. ranks: for each, where its kind stands.
+    """
 
     layers: int
     weights: int
     made: int
     outer: int
     block: int
-    ranks: tuple[Kind, ...]
+    kinds: tuple[Kind, ...]
+    ranks: tuple[int, ...]
 
 
 class Outline(NamedTuple):
@@ -199,39 +203,37 @@ def outline(model: Model, cards: tuple[Card, ...], settings: Settings, correctio
         repacked = model.quant is not None and model.quant.layout == "gptq" and marlin(settings, cards[stage * ranks].sm)
         inner, outer = weights(model, ranks, element, count, stage, repacked, "none")
         made = weights(model, ranks, element, count, stage, repacked, latent_copies(settings))[0] - inner if model.latent else 0
-        found, alike = [], {}
-        for rank, card in enumerate(cards[stage * ranks : (stage + 1) * ranks]):
-            key = card.total_bytes, card.sm, rank == 0 or settings.core == "V1"
-            if key not in alike:
-                other = non_torch(settings, card.sm, stage == count - 1, rank == 0) + correction.non_torch
-                alike[key] = Kind(*key, max(0, other), dense_mask(model, settings, card.sm))
-            found.append(alike[key])
-        stages.append(Stage(last - first, inner, made, outer, kv_block_bytes(model, settings, last - first), tuple(found)))
-    largest_mask = max(kind.mask for stage in stages for kind in stage.ranks)
+        own = [(card.total_bytes, card.sm, rank == 0 or settings.core == "V1") for rank, card in enumerate(cards[stage * ranks : (stage + 1) * ranks])]
+        alike = list(dict.fromkeys(own))
+        kinds = tuple(
+            Kind(total, sm, samples, max(0, non_torch(settings, sm, stage == count - 1, samples) + correction.non_torch), dense_mask(model, settings, sm))
+            for total, sm, samples in alike
+        )
+        block = kv_block_bytes(model, settings, last - first)
+        stages.append(Stage(last - first, inner, made, outer, block, kinds, tuple(map(alike.index, own))))
+    largest_mask = max(kind.mask for stage in stages for kind in stage.kinds)
     return Outline(model, tuple(stages), max(stage.block for stage in stages), largest_mask, correction, {})
 
 
 def sized(known: Outline, settings: Settings) -> Prediction:
     """The memory of every rank, by the outline of settings that differ in facts.SIZES alone."""
     correction, found, offloaded = known.correction, [], 0
-    for stage, (layers, inner, made, outer, block, kinds) in enumerate(known.stages):
+    for stage, (layers, inner, made, outer, block, kinds, ranks) in enumerate(known.stages):
         # What is made of offloaded matrices lies where they lie.
         moved = min(settings.cpu_offload_bytes, inner)
         copied = made * moved // max(1, inner)
-        offloaded += (moved + copied) * len(kinds)
+        offloaded += (moved + copied) * len(ranks)
         held = max(0, inner + made + outer - moved - copied + correction.weights)
-        graphs, alike = cuda_graphs(settings, layers), {}
-        for kind in kinds:
-            if kind not in alike:
-                total, sm, samples, other, mask = kind
-                key = settings.max_num_batched_tokens, settings.cpu_offload_bytes, sm, stage
-                if key not in known.peaks:
-                    known.peaks[key] = layers_peak(known.model, settings, sm, stage)
-                used, name = activation(known.model, settings, sm, stage, samples, known.peaks[key])
-                used, budget = int(used * correction.activation), int(total * settings.gpu_memory_utilization)
-                left = budget - held - mask - used - other - (graphs if settings.charges_graphs else 0)
-                alike[kind] = Rank(total, budget, held + mask, used, other, left, graphs, max(0, left // block if block else 0), name)
-            found.append(alike[kind])
+        graphs, alike = cuda_graphs(settings, layers), []
+        for total, sm, samples, other, mask in kinds:
+            key = settings.max_num_batched_tokens, settings.cpu_offload_bytes, sm, stage
+            if key not in known.peaks:
+                known.peaks[key] = layers_peak(known.model, settings, sm, stage)
+            used, name = activation(known.model, settings, sm, stage, samples, known.peaks[key])
+            used, budget = int(used * correction.activation), int(total * settings.gpu_memory_utilization)
+            left = budget - held - mask - used - other - (graphs if settings.charges_graphs else 0)
+            alike.append(Rank(total, budget, held + mask, used, other, left, graphs, max(0, left // block if block else 0), name))
+        found += [alike[index] for index in ranks]
     return Prediction(
         ranks=tuple(found),
         block_bytes=known.block_bytes,

@@ -224,21 +224,19 @@ def _sized(draft: Draft, profile: Profile, objective: Objective) -> Judgement:
     if profile.frugal:
         draft.set("enforce_eager", True, "CUDA graphs take memory")
     least, lengths = objective.concurrency or 1, _lengths(draft.base.facts, profile, objective)
-    length, most = lengths[0], max(profile.sequences, least)
+    length = lengths[0]
 
     def holds(length: int, count: int) -> bool:
         _set_sizes(draft, profile, objective, length, count)
         return _holds(draft.judge(), _tokens(profile, length, count, least))
 
-    # Where the most that is ever chosen has room, less need not be tried; the base tells whether that is likely.
-    if _tokens(profile, length, most, least) > draft.base.prediction.tokens or not holds(length, most):
+    # Where the longest context has room with the most sequences that can be, less need not be tried.
+    if not holds(length, _counts(profile, length, least, _most_tokens(draft.base))[0]):
         if not any(holds(length, least) for length in lengths):
             return _unmet(draft.judge(), objective)
         length = _longer(draft, profile, objective, lengths[0])
         # More sequences leave no more room.
-        room = draft.judge().prediction.tokens
-        counts = [count for count in _counts(most, least) if count == least or _tokens(profile, length, count, least) <= room]
-        if not any(holds(length, count) for count in counts):
+        if not any(holds(length, count) for count in _counts(profile, length, least, draft.judge().prediction.tokens)):
             _set_sizes(draft, profile, objective, length, least)
     if profile.frugal:
         _shrink(draft, _tokens(profile, length, draft.judge().settings.max_num_seqs, least), length * least)
@@ -260,10 +258,16 @@ def _lengths(facts: Facts, profile: Profile, objective: Objective) -> list[int]:
     return [longest, *(2**power for power in range(20, 9, -1) if 2**power < longest)]
 
 
-def _counts(most: int, least: int) -> list[int]:
-    """Numbers of sequences to try, most first."""
-    counts = [most] + [2**power for power in range(10, -1, -1) if least < 2**power < most]
-    return counts + [least] if least < most else counts
+def _most_tokens(base: Judgement) -> float:
+    """What no sizes leave more room for: the KV cache, if all of the card's largest share but the weights and what is not torch's were for it."""
+    found, share = base.prediction, max(HIGHEST_UTILIZATION, base.settings.gpu_memory_utilization)
+    return max(rank.total * share - rank.weights - rank.non_torch for rank in found.ranks) / found.block_bytes * found.block_size
+
+
+def _counts(profile: Profile, length: int, least: int, room: float) -> list[int]:
+    """Numbers of sequences to try, most first: those that a KV cache of so many tokens may hold, and the least."""
+    counts = [count for count in sorted({profile.sequences, *(2**power for power in range(11))}, reverse=True) if least < count <= profile.sequences]
+    return [*(count for count in counts if _tokens(profile, length, count, least) <= room), least]
 
 
 def _set_sizes(draft: Draft, profile: Profile, objective: Objective, length: int, count: int) -> None:
@@ -271,6 +275,8 @@ def _set_sizes(draft: Draft, profile: Profile, objective: Objective, length: int
     settings = draft.base.settings
     length = draft.size("max_model_len", length, _length_reason(profile, objective, length))
     asked = count == objective.concurrency
+    # Not fewer than the user has run at the same time.
+    count = max(count, draft.base.facts.option("max_num_active_seqs") or 0)
     count = draft.size("max_num_seqs", count, "the objective's concurrency" if asked else f"at about {profile.typical} tokens each they share the KV cache")
     batch, reason = max(length, count), "a prompt is computed in one step"
     if settings.enable_chunked_prefill:
