@@ -277,14 +277,14 @@ def _settings(case: Case, facts: rules.Facts) -> memory.Settings:
     )
 
 
-def _absurd(given: dict) -> Iterator[Problem]:
+def _absurd(given: dict) -> list[Problem]:
     """Numbers that the parser takes and that no machine has: rules and formulas need not be proof against them."""
-    for name, value in given.items():
-        if type(value) not in (int, float) or abs(value) <= MOST_RANKS:
-            continue
-        most = MOST_RANKS if name.endswith("_parallel_size") else LARGEST
-        if abs(value) > most and name not in NOT_SIZES:
-            yield Problem("value_out_of_range", f"{name} is {values.shown(value)}, beyond any machine.", f"Use a number up to {most}.")
+    large = {name: value for name, value in given.items() if type(value) in (int, float) and abs(value) > MOST_RANKS and name not in NOT_SIZES}
+    return [
+        Problem("value_out_of_range", f"{name} is {values.shown(value)}, beyond any machine.", f"Use a number up to {most}.")
+        for name, value in large.items()
+        if abs(value) > (most := MOST_RANKS if name.endswith("_parallel_size") else LARGEST)
+    ]
 
 
 def _ram(case: Case, prediction: memory.Prediction) -> Iterator[Problem]:

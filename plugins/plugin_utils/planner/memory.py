@@ -266,7 +266,7 @@ def shortfalls(model: Model, settings: Settings, prediction: Prediction) -> tupl
 
     A refusal leaves MARGIN of the budget for the prediction's own error.
     """
-    tightest = min(range(len(prediction.ranks)), key=lambda index: prediction.ranks[index].blocks)
+    tightest = [rank.blocks for rank in prediction.ranks].index(prediction.blocks)
     rank = prediction.ranks[tightest]
     room = MARGIN * rank.budget
     refusals, warnings = [], []

@@ -72,7 +72,13 @@ def _kv(judged: Judgement) -> dict:
     found = judged.prediction
     if found is None:
         return dict.fromkeys(KV)
-    return dict(zip(KV, (found.bytes_per_token, found.block_size, found.blocks, found.tokens, round(found.max_concurrency, 2)), strict=True))
+    return {
+        "bytes_per_token": found.bytes_per_token,
+        "block_size": found.block_size,
+        "blocks": found.blocks,
+        "tokens": found.tokens,
+        "max_concurrency": round(found.max_concurrency, 2),
+    }
 
 
 def _refused(problems: Iterable[Problem], instance) -> dict:

@@ -343,7 +343,7 @@ def _shrink(draft: Draft, tokens: int, least: int) -> None:
     found = judged.prediction
     blocks = math.ceil(tokens / found.block_size)
     low = max((rank.budget - rank.kv_cache + blocks * rank.kv_cache / (rank.blocks + 1)) / rank.total for rank in found.ranks)
-    shares = range(max(1, math.floor(low * 100)), now)
+    shares = range(max(1, math.ceil(low * 100 - 1e-6)), now)
     for share in [*shares, now]:
         draft.set("gpu_memory_utilization", share / 100, f"the smallest share that holds {tokens} tokens")
         if _holds(draft.judge(), tokens):
