@@ -113,9 +113,7 @@ def plain(value, depth: int = 0):
         raise PlanRefused([Problem("nested_too_deep", f"A value is nested more than {DEEPEST} levels deep.", "Write it with fewer levels.")])
     if isinstance(value, dict):
         # What is plain already, as most is, takes no call.
-        return {
-            key if type(key) in PLAIN else plain(key): item if type(item) in PLAIN else plain(item, depth + 1) for key, item in value.items()
-        }
+        return {key if type(key) in PLAIN else plain(key): item if type(item) in PLAIN else plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [item if type(item) in PLAIN else plain(item, depth + 1) for item in value]
     if isinstance(value, bool):
