@@ -81,18 +81,15 @@ def _offload(case: Case, judged: Judgement) -> dict | None:
     high = low + math.ceil(max(rank.weights for rank in ranks) / memory.GIB)
     # So many bytes are too few for certain: offload moves no more than its own size, but for what latent attention makes of it.
     missing = 0 if case.model.latent else now + min(-rank.kv_cache - memory.MARGIN * rank.budget for rank in ranks)
-
-    @functools.cache
-    def tried(size: int) -> Judgement:
-        return judged.but({"cpu_offload_gb": size})
-
+    found = None
     while high - low > 1:
         middle = (low + high) // 2
-        if middle * memory.GIB < missing or MEMORY_CODES & tried(middle).codes:
+        if middle * memory.GIB < missing or MEMORY_CODES & (tried := judged.but({"cpu_offload_gb": middle})).codes:
             low = middle
         else:
-            high = middle
-    return {"cpu_offload_gb": high} if tried(high).fits else None
+            high, found = middle, tried
+    found = found or judged.but({"cpu_offload_gb": high})
+    return {"cpu_offload_gb": high} if found.fits else None
 
 
 def _less(case: Case, judged: Judgement) -> Iterator[dict]:
