@@ -164,6 +164,13 @@ class Judgement:
         return [*lacking, *_ram(self.case, self.prediction)], tight
 
     @lazy
+    def _unequal(self) -> tuple[list[Problem], list[Problem]]:
+        """The refusal or the warning that the cards give cause for, where the shape of a rank is defined."""
+        warned = hardware.unequal(self.used, hardware.UNEQUAL_WARNING)
+        refused = warned and hardware.unequal(self.used, hardware.UNEQUAL_REFUSAL)
+        return [refused] if refused else [], [warned] if warned and not refused else []
+
+    @lazy
     def _rules(self) -> list[Problem]:
         """The refusals of the rules."""
         return rules.size_refusals(self.facts) if self.like else rules.refusals(self.facts)
@@ -200,13 +207,6 @@ class Judgement:
     def breaks(self, names: Set[str]) -> bool:
         """Whether one of these rules has something to say: they alone are asked, and no memory is predicted."""
         return not (self.unreadable or self.impossible) and any(rules.BY_NAME[name](self.facts) for name in names)
-
-    @lazy
-    def _unequal(self) -> tuple[list[Problem], list[Problem]]:
-        """The refusal or the warning that the cards give cause for, where the shape of a rank is defined."""
-        warned = hardware.unequal(self.used, hardware.UNEQUAL_WARNING)
-        refused = warned and hardware.unequal(self.used, hardware.UNEQUAL_REFUSAL)
-        return [refused] if refused else [], [warned] if warned and not refused else []
 
     @property
     def fits(self) -> bool:

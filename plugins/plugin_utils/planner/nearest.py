@@ -22,7 +22,7 @@ def nearest(case: Case, judged: Judgement) -> list[dict]:
     A change of tensor_parallel_size may need more cards of the same kind than the instance has.
     """
     found = []
-    for changes in (_utilization(case, judged), _ranks(case, judged), _offload(case, judged), *_less(case, judged)):
+    for changes in (_utilization(judged), _ranks(case, judged), _offload(judged), *_less(judged)):
         if changes:
             found.append(changes)
     return found
@@ -42,7 +42,7 @@ def in_words(case: Case, changes: list[dict]) -> str:
     return f"Nearest plans that fit: set {', or '.join(words)}."
 
 
-def _utilization(case: Case, judged: Judgement) -> dict | None:
+def _utilization(judged: Judgement) -> dict | None:
     """The lowest share of the card, in whole percent, found by halving: first one that has room for any KV cache, then for enough of it.
 
     They are two questions, because a plan that only the margin lets fit comes before plans whose KV cache is too small.
@@ -74,13 +74,13 @@ def _ranks(case: Case, judged: Judgement) -> dict | None:
     return None
 
 
-def _offload(case: Case, judged: Judgement) -> dict | None:
+def _offload(judged: Judgement) -> dict | None:
     """The fewest whole GiB of weights per card that go to RAM; found by halving, because more offload never needs more of the card."""
     ranks, now = judged.prediction.ranks, judged.settings.cpu_offload_bytes
     low = math.floor(now / memory.GIB)
     high = low + math.ceil(max(rank.weights for rank in ranks) / memory.GIB)
     # So many bytes are too few for certain: offload moves no more than its own size, but for what latent attention makes of it.
-    missing = 0 if case.model.latent else now + min(-rank.kv_cache - memory.MARGIN * rank.budget for rank in ranks)
+    missing = 0 if judged.facts.model.latent else now + min(-rank.kv_cache - memory.MARGIN * rank.budget for rank in ranks)
     found = None
     while high - low > 1:
         middle = (low + high) // 2
@@ -92,21 +92,21 @@ def _offload(case: Case, judged: Judgement) -> dict | None:
     return {"cpu_offload_gb": high} if found.fits else None
 
 
-def _less(case: Case, judged: Judgement) -> Iterator[dict]:
+def _less(judged: Judgement) -> Iterator[dict]:
     """A shorter context, a smaller batch, fewer sequences. None of them helps where the weights alone take more than the budget."""
     if all(rank.weights + rank.non_torch >= (1 + memory.MARGIN) * rank.budget for rank in judged.prediction.ranks):
         return
     tokens, block = judged.prediction.tokens, judged.prediction.block_size
     if tokens >= 2 * block:
-        yield from _first(case, judged, [{"max_model_len": tokens // 1024 * 1024 if tokens >= 1024 else tokens}])
+        yield from _first(judged, [{"max_model_len": tokens // 1024 * 1024 if tokens >= 1024 else tokens}])
     lengths = [2**power for power in range(15, 8, -1) if 2**power < judged.settings.max_model_len]
     if tokens < 2 * block:
-        yield from _first(case, judged, [{"max_model_len": length, "max_num_batched_tokens": max(length, judged.settings.max_num_seqs)} for length in lengths])
+        yield from _first(judged, [{"max_model_len": length, "max_num_batched_tokens": max(length, judged.settings.max_num_seqs)} for length in lengths])
     seqs = [2**power for power in range(7, -1, -1) if 2**power < judged.settings.max_num_seqs]
-    yield from _first(case, judged, [{"max_num_seqs": count} for count in seqs])
+    yield from _first(judged, [{"max_num_seqs": count} for count in seqs])
 
 
-def _first(case: Case, judged: Judgement, candidates: list[dict]) -> Iterator[dict]:
+def _first(judged: Judgement, candidates: list[dict]) -> Iterator[dict]:
     for changes in candidates:
         if judged.but(changes).fits:
             yield changes
