@@ -43,7 +43,7 @@ def in_words(case: Case, changes: list[dict]) -> str:
 
 
 def _utilization(judged: Judgement) -> dict | None:
-    """The lowest share of the card, in whole percent, found by halving: first one that has room for any KV cache, then for enough of it.
+    """The lowest share of the card, in whole percent: first one that has room for any KV cache, then, found by halving, for enough of it.
 
     They are two questions, because a plan that only the margin lets fit comes before plans whose KV cache is too small.
     """
@@ -55,7 +55,7 @@ def _utilization(judged: Judgement) -> dict | None:
     def tried(share: float) -> Judgement:
         return judged.but({"gpu_memory_utilization": share})
 
-    start = bisect.bisect_left(shares, True, key=lambda share: share > least and not ROOM_CODES & tried(share).codes)
+    start = next((index for index, share in enumerate(shares) if share > least and not ROOM_CODES & tried(share).codes), len(shares))
     if start < len(shares) and not tried(shares[start]).fits:
         start = bisect.bisect_left(shares, True, start, key=lambda share: tried(share).fits)
     return {"gpu_memory_utilization": shares[start]} if start < len(shares) else None
