@@ -7,8 +7,6 @@ All sizes are bytes. File names are those of vllm 0.8.5, vllm/model_executor whe
 
 from __future__ import annotations
 
-import functools
-
 from .fitted import FITTED
 from .model import Model
 from .quantization import Quant
@@ -122,13 +120,15 @@ def _sequences(model: Model, settings: Settings) -> int:
     return settings.max_num_seqs
 
 
-def activation(model: Model, settings: Settings, sm: int, stage: int = 0, samples: bool = True) -> tuple[int, str]:
+def activation(model: Model, settings: Settings, sm: int, stage: int = 0, samples: bool = True, layers: tuple[int, str] | None = None) -> tuple[int, str]:
     """(the peak of the profiling run in bytes, the moment it falls into) on a rank of that stage. samples: whether the rank runs the sampler.
+
+    layers: their peak, where it is known already.
 
     vllm 0.8.5 worker/model_runner.py GPUModelRunnerBase._dummy_run: max_num_seqs prompts of max_num_batched_tokens tokens in all, without a
     cache, sampled with top-k and top-p. Moments are added up from the lifetimes of the tensors in the model classes' forward functions.
     """
-    size, name = _layers_peak(model, settings._replace(**NO_MATTER_TO_LAYERS), sm, stage)
+    size, name = layers or layers_peak(model, settings, sm, stage)
     if stage == settings.pipeline_parallel_size - 1:
         # The hidden states of all tokens are alive, and so are those that the stage was handed.
         held = model.hidden * settings.activation_bytes * settings.max_num_batched_tokens * (2 if stage else 1)
@@ -141,13 +141,8 @@ def activation(model: Model, settings: Settings, sm: int, stage: int = 0, sample
     return size + settings.max_num_batched_tokens * 24 + cublas_workspace(sm), name
 
 
-# One key in the cache for all values of what solvers vary and layers do not depend on.
-NO_MATTER_TO_LAYERS = {"max_model_len": 0, "max_num_seqs": 0, "gpu_memory_utilization": 0.0, "enforce_eager": False, "enable_chunked_prefill": False}
-
-
-@functools.lru_cache(maxsize=1024)
-def _layers_peak(model: Model, settings: Settings, sm: int, stage: int) -> tuple[int, str]:
-    """The largest moment of the embedding and of the decoder layers."""
+def layers_peak(model: Model, settings: Settings, sm: int, stage: int) -> tuple[int, str]:
+    """The largest moment of the embedding and of the decoder layers. Of facts.SIZES only the batch and what is offloaded matter to it."""
     element, ranks = settings.activation_bytes, settings.tensor_parallel_size
     peak = _Peak(settings.max_num_batched_tokens)
     hidden = model.hidden * element

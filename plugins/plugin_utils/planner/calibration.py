@@ -114,6 +114,8 @@ def correction(ledger, model: str, card: str, tensor_parallel_size: int, version
     Entries without predicted terms, entries of other starts and malformed ones are passed over. Of several entries the median counts: the
     difference of weights and of non-torch memory, and the ratio of activation, which grows with the batch that was profiled.
     """
+    if not ledger:
+        return Correction()
     weights, activation, non_torch = [], [], []
     for measured, predicted in _matching(ledger, (model, card, tensor_parallel_size, version)):
         if _both(measured, predicted, "weights") and abs(measured["weights"] - predicted["weights"]) <= MOST_WEIGHTS * predicted["weights"]:

@@ -18,6 +18,7 @@ from .problem import PlanRefused, Problem
 from .values import shown
 
 GIB = 1024**3
+CAPABILITY = re.compile(r"(\d{1,2})\.(\d)", re.ASCII)
 
 # A plan for less or more than this is a typing error: MiB for bytes, or a sum over all cards.
 MIN_CARD_BYTES, MAX_CARD_BYTES = GIB, 1024 * GIB
@@ -112,7 +113,7 @@ def capability(value) -> tuple[int, int] | None:
     """The compute capability "7.5" as (7, 5); None for what is not one. YAML's 7.5, a float, is read too."""
     if isinstance(value, float) and math.isfinite(value):
         value = f"{value:.1f}"
-    match = re.fullmatch(r"(\d{1,2})\.(\d)", value, re.ASCII) if isinstance(value, str) else None
+    match = CAPABILITY.fullmatch(value) if isinstance(value, str) else None
     return (int(match[1]), int(match[2])) if match else None
 
 

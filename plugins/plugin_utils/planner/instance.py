@@ -98,7 +98,7 @@ SECRET_OPTIONS = {
 SECRET_REMEDY = "Remove it: the only secret that this release hands to the engine is the role variable vllm_api_key."
 
 
-PLAIN = (str, int, float, bool, type(None))
+PLAIN = frozenset((str, int, float, bool, type(None)))
 DEEPEST = 100  # levels of mappings and lists: a config.json has five
 
 
@@ -112,9 +112,10 @@ def plain(value, depth: int = 0):
     if depth > DEEPEST:
         raise PlanRefused([Problem("nested_too_deep", f"A value is nested more than {DEEPEST} levels deep.", "Write it with fewer levels.")])
     if isinstance(value, dict):
-        return {plain(key): plain(item, depth + 1) for key, item in value.items()}
+        # What is plain already, as most is, takes no call.
+        return {key if type(key) in PLAIN else plain(key): item if type(item) in PLAIN else plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item, depth + 1) for item in value]
+        return [item if type(item) in PLAIN else plain(item, depth + 1) for item in value]
     if isinstance(value, bool):
         return value
     for kind in (str, int, float):
@@ -130,7 +131,7 @@ def normalize(instance: dict) -> dict:
     the memory of all nodes. The attention_strategy xformers is a variable in env from here on.
     """
     given = {key: value for key, value in plain(instance).items() if value is not None}
-    defaults = {key: plain(contract.default) for key, contract in KEYS.items()}
+    defaults = plain({key: contract.default for key, contract in KEYS.items()})
     full = {**defaults, "served_model_name": given.get("name"), **given}
     return {**full, "env": {BACKEND: "XFORMERS", **full["env"]}} if full["attention_strategy"] == "xformers" else full
 

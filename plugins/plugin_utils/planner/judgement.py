@@ -7,7 +7,7 @@ plan.py, solve.py and ladder.py all ask here, so that a plan, its alternatives a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from . import calibration, hardware, instance, memory, model, options, rules, settings, values
@@ -26,8 +26,6 @@ SHAPELESS = frozenset(
         "intermediate_not_divisible", "vocabulary_not_divisible",
     }
 )  # fmt: skip
-SHAPE_RULES = [rule for rule in rules.REFUSALS if rule.__name__ in SHAPELESS]
-SHAPE_RULES_OF_SIZES = [rule for rule in rules.REFUSALS_OF_SIZES if rule.__name__ in SHAPELESS]
 LATE_QUANTIZATION = ("bitsandbytes", "fp8", "ptpc_fp8")
 
 
@@ -80,14 +78,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the planner says of an option map on a case. It never raises for what the map says.
+    """What the planner says of an option map on a case, by the schema, the rules and the memory of the cards. It never raises for what the map says.
 
     Each part is worked out when it is first asked for: most maps are candidates, of which only a size or the verdict matters. unmet: refusals
     of a plan that would run, because of what it was asked for beside its options. facts is None where the map cannot be read, settings and
     prediction where the shape of a rank is not defined.
 
-    like: a judgement that is sound and whose options differ in SIZES alone, so that only what depends on them is worked out. changed: those that
-    differ from another such judgement's.
+    like: a judgement that is sound and whose options differ in SIZES alone, so that only what depends on them is worked out, see `but`. changed:
+    those that differ from another such judgement's.
     """
 
     case: Case
@@ -135,20 +133,22 @@ class Judgement:
     @lazy
     def settings(self) -> memory.Settings | None:
         """The options as far as memory depends on them."""
-        if self.unreadable or self.impossible or any(rule(self.facts) for rule in (SHAPE_RULES_OF_SIZES if self.like else SHAPE_RULES)):
+        if self.unreadable or self.impossible or any(problem.code in SHAPELESS for problem in self._rules):
             return None
         return resettled(self.like.settings, self.options, self.facts) if self.like else _settings(self.case, self.facts)
 
     @lazy
     def prediction(self) -> memory.Prediction | None:
         """The memory of every rank."""
-        if self.settings is None:
-            return None
+        # What no size changes is the same for all that are alike.
+        return memory.sized((self.like or self).outline, self.settings) if self.settings else None
+
+    @lazy
+    def outline(self) -> memory.Outline:
+        """The ranks as far as no size changes them, where the shape of a rank is defined."""
         case, facts, used = self.case, self.facts, self.used
-        if not case.ledger:
-            return memory.predict(facts.model, used, self.settings)
         learnt = calibration.correction(case.ledger, case.instance["model"], used[0].name, facts.tp, case.version)
-        return memory.predict(facts.model, used, self.settings, learnt)
+        return memory.outline(facts.model, used, self.settings, learnt)
 
     @property
     def used(self) -> tuple[hardware.Card, ...]:
@@ -164,11 +164,18 @@ class Judgement:
         return [*lacking, *_ram(self.case, self.prediction)], tight
 
     @lazy
+    def _unequal(self) -> tuple[list[Problem], list[Problem]]:
+        """The refusal or the warning that the cards give cause for, where the shape of a rank is defined."""
+        warned = hardware.unequal(self.used, hardware.UNEQUAL_WARNING)
+        refused = warned and hardware.unequal(self.used, hardware.UNEQUAL_REFUSAL)
+        return [refused] if refused else [], [warned] if warned and not refused else []
+
+    @lazy
     def _rules(self) -> list[Problem]:
         """The refusals of the rules."""
         return rules.size_refusals(self.facts) if self.like else rules.refusals(self.facts)
 
-    @lazy
+    @property
     def sound(self) -> bool:
         """Whether no rule refuses it but for its sizes."""
         return self.settings is not None and all(problem.code in rules.CODES_OF_SIZES for problem in self._rules)
@@ -178,19 +185,28 @@ class Judgement:
         """Why the engine cannot start or serve, or why that is not what was asked for."""
         if self.unreadable or self.impossible:
             return self.unreadable or self.impossible
-        return (*self._rules, *self._unequal(hardware.UNEQUAL_REFUSAL), *self._shortfalls[0], *self.unmet)
+        unequal = (self.like or self)._unequal[0] if self.settings else ()
+        return (*self._rules, *unequal, *self._shortfalls[0], *self.unmet)
 
     @lazy
     def warnings(self) -> tuple[Problem, ...]:
         """What will be slower, hidden or otherwise than asked."""
         if self.unreadable or self.impossible:
             return ()
-        unequal = () if self._unequal(hardware.UNEQUAL_REFUSAL) else self._unequal(hardware.UNEQUAL_WARNING)
+        unequal = (self.like or self)._unequal[1] if self.settings else ()
         return (*rules.warnings(self.facts), *unequal, *self._shortfalls[1])
 
-    def _unequal(self, share: float) -> tuple[Problem, ...]:
-        found = hardware.unequal(self.used, share) if self.settings else None
-        return (found,) if found else ()
+    def but(self, changes: dict) -> Judgement:
+        """The same options with some of them otherwise. Where these are SIZES, and no rule is broken but for sizes, little is worked out anew."""
+        changed = {**self.options, **changes}
+        if changes.keys() <= SIZES and self.sound:
+            # The first of a row stands for all of them, which need not be kept.
+            return Judgement(self.case, changed, like=self.like or self, changed=changes)
+        return Judgement(self.case, changed)
+
+    def breaks(self, names: Set[str]) -> bool:
+        """Whether one of these rules has something to say: they alone are asked, and no memory is predicted."""
+        return not (self.unreadable or self.impossible) and any(rules.BY_NAME[name](self.facts) for name in names)
 
     @property
     def fits(self) -> bool:
@@ -234,19 +250,6 @@ def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> 
     return Case(full, found, found.chosen(full["gpus"]), shape, config, tuple(ledger) if isinstance(ledger, list) else (), accounting)
 
 
-def judge(case: Case, given: dict, like: Judgement | None = None) -> Judgement:
-    """Hold an option map against the schema, the rules and the memory of the cards. like: a judgement that may save some of the work."""
-    if like is None or like.case is not case:
-        return Judgement(case, given)
-    # Values are the same where they are the same object: True and 1 are not.
-    old = like.options
-    changed = {name: value for name, value in given.items() if old.get(name) is not value}
-    if not (changed.keys() <= SIZES and old.keys() - given.keys() <= SIZES and like.sound):
-        return Judgement(case, given)
-    # The first of a row stands for all of them, which need not be kept.
-    return Judgement(case, given, like=like.like or like, changed=changed)
-
-
 def _loaded(shape: model.Model, given: dict) -> model.Model:
     """The model as it lies on the cards: some methods quantise a 16-bit checkpoint while it is loaded."""
     method = given.get("quantization")
@@ -274,14 +277,14 @@ def _settings(case: Case, facts: rules.Facts) -> memory.Settings:
     )
 
 
-def _absurd(given: dict) -> Iterator[Problem]:
+def _absurd(given: dict) -> list[Problem]:
     """Numbers that the parser takes and that no machine has: rules and formulas need not be proof against them."""
-    for name, value in given.items():
-        if type(value) not in (int, float) or abs(value) <= MOST_RANKS:
-            continue
-        most = MOST_RANKS if name.endswith("_parallel_size") else LARGEST
-        if abs(value) > most and name not in NOT_SIZES:
-            yield Problem("value_out_of_range", f"{name} is {values.shown(value)}, beyond any machine.", f"Use a number up to {most}.")
+    large = {name: value for name, value in given.items() if type(value) in (int, float) and abs(value) > MOST_RANKS and name not in NOT_SIZES}
+    return [
+        Problem("value_out_of_range", f"{name} is {values.shown(value)}, beyond any machine.", f"Use a number up to {most}.")
+        for name, value in large.items()
+        if abs(value) > (most := MOST_RANKS if name.endswith("_parallel_size") else LARGEST)
+    ]
 
 
 def _ram(case: Case, prediction: memory.Prediction) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import options as engine_options
-from .judgement import Case, Judgement, judge
+from .judgement import Case, Judgement
 
 LEAST_SEQUENCES, LEAST_BATCH, LEAST_CONTEXT = 1, 256, 1024
 UTILIZATION_STEP, LEAST_UTILIZATION = 0.05, 0.1
@@ -45,25 +45,22 @@ def sizes(judged: Judgement) -> list[tuple[int, int]]:
     ]
 
 
-def needs_less(lower: Judgement, upper: Judgement) -> bool:
-    """Whether `lower` needs less than `upper` on every card."""
-    if len(lower.prediction.ranks) != len(upper.prediction.ranks):
-        return False
-    pairs = set(zip(sizes(lower), sizes(upper), strict=True))
-    return all(a <= b and c <= d and (a, c) != (b, d) for (a, c), (b, d) in pairs)
+def needs_less(lower: list[tuple[int, int]], upper: list[tuple[int, int]]) -> bool:
+    """Whether the sizes of one plan are less than those of another, on every card."""
+    return len(lower) == len(upper) and all(a <= b and c <= d and (a, c) != (b, d) for (a, c), (b, d) in set(zip(lower, upper, strict=True)))
 
 
 def ladder(case: Case, judged: Judgement) -> list[Rung]:
     """The steps down from a plan that fits, in the order in which a watchdog takes them: what hurts its users least comes first."""
-    rungs = []
+    rungs, before = [], sizes(judged)
     for reason, step in STEPS:
         changes = step(judged)
         if not changes or not changes.keys() <= engine_options.schema(case.version).keys():
             continue
-        lower = judge(case, {**judged.options, **changes}, judged)
-        if lower.fits and needs_less(lower, judged):
+        lower = judged.but(changes)
+        if lower.fits and needs_less(after := sizes(lower), before):
             rungs.append(Rung(reason, changes, lower))
-            judged = lower
+            judged, before = lower, after
     return rungs
 
 

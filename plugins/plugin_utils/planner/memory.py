@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .activation import activation
+from .activation import activation, layers_peak
 from .fitted import FITTED
 from .hardware import GIB, Card
 from .model import Model
@@ -150,51 +150,105 @@ def kv_block_bytes(model: Model, settings: Settings, layers: int) -> int:
     return element * layers * settings.block_size * 2 * kv_heads_per_rank(model, settings.tensor_parallel_size) * model.head_dim
 
 
-def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correction: Correction = Correction()) -> Prediction:
-    """The memory of every rank. The first tensor_parallel_size * pipeline_parallel_size of the cards are used.
+class Kind(NamedTuple):
+    """Ranks of a stage that are alike. samples: they run the sampler. mask: dense_mask of the card."""
+
+    total: int
+    sm: int
+    samples: bool
+    non_torch: int
+    mask: int
+
+
+class Stage(NamedTuple):
+    """A pipeline stage. weights: of its layers, made: what is made of those after loading, outer: all others. block: of the KV cache.
+
+    kinds: of its ranks. ranks: for each, where its kind stands.
+    """
+
+    layers: int
+    weights: int
+    made: int
+    outer: int
+    block: int
+    kinds: tuple[Kind, ...]
+    ranks: tuple[int, ...]
+
+
+class Outline(NamedTuple):
+    """What is the same for all predictions whose settings differ in facts.SIZES alone. block_bytes and mask: the largest of all ranks.
+
+    peaks: what activation.layers_peak has said, by all that it then depends on: batch, offloaded bytes, capability, stage.
+    """
+
+    model: Model
+    stages: tuple[Stage, ...]
+    block_bytes: int
+    mask: int
+    correction: Correction
+    peaks: dict[tuple[int, int, int, int], tuple[int, str]]
+
+
+def outline(model: Model, cards: tuple[Card, ...], settings: Settings, correction: Correction = Correction()) -> Outline:
+    """The ranks as far as no size changes them. The first tensor_parallel_size * pipeline_parallel_size of the cards are used.
 
     ValueError when there are fewer; whether the model can be cut into so many ranks is for rules.py to say.
     """
-    ranks, stages = settings.tensor_parallel_size, settings.pipeline_parallel_size
-    if len(cards) < ranks * stages:
-        raise ValueError(f"{ranks} x {stages} ranks need as many cards, and there are {len(cards)}.")
-    element, spans = settings.activation_bytes, stage_layers(model.layers, stages)
-    sizes = [kv_block_bytes(model, settings, last - first) for first, last in spans]
-    found, offloaded, largest_mask, block_bytes = [], 0, 0, max(sizes)
-    for stage, (first, last) in enumerate(spans):
-        repacked = marlin(settings, cards[stage * ranks].sm)
-        inner, outer = weights(model, ranks, element, stages, stage, repacked, "none")
-        made = weights(model, ranks, element, stages, stage, repacked, latent_copies(settings))[0] - inner if model.latent else 0
+    ranks, count = settings.tensor_parallel_size, settings.pipeline_parallel_size
+    if len(cards) < ranks * count:
+        raise ValueError(f"{ranks} x {count} ranks need as many cards, and there are {len(cards)}.")
+    element, stages = settings.activation_bytes, []
+    for stage, (first, last) in enumerate(stage_layers(model.layers, count)):
+        # Marlin keeps other tensors than the plain kernels of GPTQ alone.
+        repacked = model.quant is not None and model.quant.layout == "gptq" and marlin(settings, cards[stage * ranks].sm)
+        inner, outer = weights(model, ranks, element, count, stage, repacked, "none")
+        made = weights(model, ranks, element, count, stage, repacked, latent_copies(settings))[0] - inner if model.latent else 0
+        own = [(card.total_bytes, card.sm, rank == 0 or settings.core == "V1") for rank, card in enumerate(cards[stage * ranks : (stage + 1) * ranks])]
+        alike = list(dict.fromkeys(own))
+        kinds = tuple(
+            Kind(total, sm, samples, max(0, non_torch(settings, sm, stage == count - 1, samples) + correction.non_torch), dense_mask(model, settings, sm))
+            for total, sm, samples in alike
+        )
+        block = kv_block_bytes(model, settings, last - first)
+        stages.append(Stage(last - first, inner, made, outer, block, kinds, tuple(map(alike.index, own))))
+    largest_mask = max(kind.mask for stage in stages for kind in stage.kinds)
+    return Outline(model, tuple(stages), max(stage.block for stage in stages), largest_mask, correction, {})
+
+
+def sized(known: Outline, settings: Settings) -> Prediction:
+    """The memory of every rank, by the outline of settings that differ in facts.SIZES alone."""
+    correction, found, offloaded = known.correction, [], 0
+    for stage, (layers, inner, made, outer, block, kinds, ranks) in enumerate(known.stages):
         # What is made of offloaded matrices lies where they lie.
         moved = min(settings.cpu_offload_bytes, inner)
         copied = made * moved // max(1, inner)
-        offloaded += (moved + copied) * ranks
+        offloaded += (moved + copied) * len(ranks)
         held = max(0, inner + made + outer - moved - copied + correction.weights)
-        block, graphs = sizes[stage], cuda_graphs(settings, last - first)
-        alike = {}
-        for rank, card in enumerate(cards[stage * ranks : (stage + 1) * ranks]):
-            kind = card.total_bytes, card.capability, rank == 0 or settings.core == "V1"
-            if kind not in alike:
-                used, name = activation(model, settings, card.sm, stage, samples=kind[-1])
-                used, other = int(used * correction.activation), non_torch(settings, card.sm, stage == stages - 1, rank == 0)
-                other = max(0, other + correction.non_torch)
-                budget = int(card.total_bytes * settings.gpu_memory_utilization)
-                mask = dense_mask(model, settings, card.sm)
-                largest_mask = max(largest_mask, mask)
-                left = budget - held - mask - used - other - (graphs if settings.charges_graphs else 0)
-                blocks = max(0, left // block if block else 0)
-                alike[kind] = Rank(card.total_bytes, budget, held + mask, used, other, left, graphs, blocks, name)
-            found.append(alike[kind])
+        graphs, alike = cuda_graphs(settings, layers), []
+        for total, sm, samples, other, mask in kinds:
+            key = settings.max_num_batched_tokens, settings.cpu_offload_bytes, sm, stage
+            if key not in known.peaks:
+                known.peaks[key] = layers_peak(known.model, settings, sm, stage)
+            used, name = activation(known.model, settings, sm, stage, samples, known.peaks[key])
+            used, budget = int(used * correction.activation), int(total * settings.gpu_memory_utilization)
+            left = budget - held - mask - used - other - (graphs if settings.charges_graphs else 0)
+            alike.append(Rank(total, budget, held + mask, used, other, left, graphs, max(0, left // block if block else 0), name))
+        found += [alike[index] for index in ranks]
     return Prediction(
         ranks=tuple(found),
-        block_bytes=block_bytes,
+        block_bytes=known.block_bytes,
         block_size=settings.block_size,
         blocks=min([rank.blocks for rank in found]),
-        cpu_blocks=settings.swap_bytes // block_bytes,
-        host_bytes=settings.swap_bytes * ranks * stages + offloaded,
+        cpu_blocks=settings.swap_bytes // known.block_bytes,
+        host_bytes=settings.swap_bytes * len(found) + offloaded,
         max_model_len=settings.max_model_len,
-        mask=largest_mask,
+        mask=known.mask,
     )
+
+
+def predict(model: Model, cards: tuple[Card, ...], settings: Settings, correction: Correction = Correction()) -> Prediction:
+    """The memory of every rank, at once."""
+    return sized(outline(model, cards, settings, correction), settings)
 
 
 # -- Judging -------------------------------------------------------------------------------------------------------------------------------
@@ -212,7 +266,7 @@ def shortfalls(model: Model, settings: Settings, prediction: Prediction) -> tupl
 
     A refusal leaves MARGIN of the budget for the prediction's own error.
     """
-    tightest = min(range(len(prediction.ranks)), key=lambda index: prediction.ranks[index].blocks)
+    tightest = [rank.blocks for rank in prediction.ranks].index(prediction.blocks)
     rank = prediction.ranks[tightest]
     room = MARGIN * rank.budget
     refusals, warnings = [], []

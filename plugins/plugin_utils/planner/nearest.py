@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 
 from . import memory
-from .judgement import MEMORY_CODES, ROOM_CODES, Case, Judgement, judge
+from .judgement import MEMORY_CODES, ROOM_CODES, Case, Judgement
 
 HIGHEST_UTILIZATION = 0.95
 
@@ -22,7 +22,7 @@ def nearest(case: Case, judged: Judgement) -> list[dict]:
     A change of tensor_parallel_size may need more cards of the same kind than the instance has.
     """
     found = []
-    for changes in (_utilization(case, judged), _ranks(case, judged), _offload(case, judged), *_less(case, judged)):
+    for changes in (_utilization(judged), _ranks(case, judged), _offload(judged), *_less(judged)):
         if changes:
             found.append(changes)
     return found
@@ -42,18 +42,20 @@ def in_words(case: Case, changes: list[dict]) -> str:
     return f"Nearest plans that fit: set {', or '.join(words)}."
 
 
-def _utilization(case: Case, judged: Judgement) -> dict | None:
-    """The lowest share of the card, in whole percent, found by halving: first one that has room for any KV cache, then for enough of it.
+def _utilization(judged: Judgement) -> dict | None:
+    """The lowest share of the card, in whole percent: first one that has room for any KV cache, then, found by halving, for enough of it.
 
     They are two questions, because a plan that only the margin lets fit comes before plans whose KV cache is too small.
     """
     shares = [value / 100 for value in range(math.floor(judged.settings.gpu_memory_utilization * 100) + 1, round(HIGHEST_UTILIZATION * 100) + 1)]
+    # What is taken before the KV cache does not depend on the share, so that a smaller one leaves no room for certain.
+    least = min((rank.budget - rank.kv_cache) / rank.total for rank in judged.prediction.ranks) / (1 + memory.MARGIN)
 
     @functools.cache
     def tried(share: float) -> Judgement:
-        return judge(case, {**judged.options, "gpu_memory_utilization": share}, judged)
+        return judged.but({"gpu_memory_utilization": share})
 
-    start = bisect.bisect_left(shares, True, key=lambda share: not ROOM_CODES & tried(share).codes)
+    start = next((index for index, share in enumerate(shares) if share > least and not ROOM_CODES & tried(share).codes), len(shares))
     if start < len(shares) and not tried(shares[start]).fits:
         start = bisect.bisect_left(shares, True, start, key=lambda share: tried(share).fits)
     return {"gpu_memory_utilization": shares[start]} if start < len(shares) else None
@@ -67,38 +69,45 @@ def _ranks(case: Case, judged: Judgement) -> dict | None:
         missing = size * judged.facts.pp - len(case.cards)
         wider = dataclasses.replace(case, cards=(*case.cards, *[case.cards[0]] * missing)) if missing > 0 else case
         changes = {"tensor_parallel_size": size}
-        if judge(wider, {**judged.options, **changes}).fits:
+        if Judgement(wider, {**judged.options, **changes}).fits:
             return changes
     return None
 
 
-def _offload(case: Case, judged: Judgement) -> dict | None:
+def _offload(judged: Judgement) -> dict | None:
     """The fewest whole GiB of weights per card that go to RAM; found by halving, because more offload never needs more of the card."""
-    low = math.floor(judged.settings.cpu_offload_bytes / memory.GIB)
-    high = low + math.ceil(max(rank.weights for rank in judged.prediction.ranks) / memory.GIB)
+    ranks, now = judged.prediction.ranks, judged.settings.cpu_offload_bytes
+    low = math.floor(now / memory.GIB)
+    high = low + math.ceil(max(rank.weights for rank in ranks) / memory.GIB)
+    # So many bytes are too few for certain: offload moves no more than its own size, but for what latent attention makes of it.
+    missing = 0 if judged.facts.model.latent else now + min(-rank.kv_cache - memory.MARGIN * rank.budget for rank in ranks)
+    found = None
     while high - low > 1:
         middle = (low + high) // 2
-        if MEMORY_CODES & judge(case, {**judged.options, "cpu_offload_gb": middle}, judged).codes:
+        if middle * memory.GIB < missing or MEMORY_CODES & (tried := judged.but({"cpu_offload_gb": middle})).codes:
             low = middle
         else:
-            high = middle
-    return {"cpu_offload_gb": high} if judge(case, {**judged.options, "cpu_offload_gb": high}, judged).fits else None
+            high, found = middle, tried
+    found = found or judged.but({"cpu_offload_gb": high})
+    return {"cpu_offload_gb": high} if found.fits else None
 
 
-def _less(case: Case, judged: Judgement) -> Iterator[dict]:
-    """A shorter context, a smaller batch, fewer sequences."""
+def _less(judged: Judgement) -> Iterator[dict]:
+    """A shorter context, a smaller batch, fewer sequences. None of them helps where the weights alone take more than the budget."""
+    if all(rank.weights + rank.non_torch >= (1 + memory.MARGIN) * rank.budget for rank in judged.prediction.ranks):
+        return
     tokens, block = judged.prediction.tokens, judged.prediction.block_size
     if tokens >= 2 * block:
-        yield from _first(case, judged, [{"max_model_len": tokens // 1024 * 1024 if tokens >= 1024 else tokens}])
+        yield from _first(judged, [{"max_model_len": tokens // 1024 * 1024 if tokens >= 1024 else tokens}])
     lengths = [2**power for power in range(15, 8, -1) if 2**power < judged.settings.max_model_len]
     if tokens < 2 * block:
-        yield from _first(case, judged, [{"max_model_len": length, "max_num_batched_tokens": max(length, judged.settings.max_num_seqs)} for length in lengths])
+        yield from _first(judged, [{"max_model_len": length, "max_num_batched_tokens": max(length, judged.settings.max_num_seqs)} for length in lengths])
     seqs = [2**power for power in range(7, -1, -1) if 2**power < judged.settings.max_num_seqs]
-    yield from _first(case, judged, [{"max_num_seqs": count} for count in seqs])
+    yield from _first(judged, [{"max_num_seqs": count} for count in seqs])
 
 
-def _first(case: Case, judged: Judgement, candidates: list[dict]) -> Iterator[dict]:
+def _first(judged: Judgement, candidates: list[dict]) -> Iterator[dict]:
     for changes in candidates:
-        if judge(case, {**judged.options, **changes}, judged).fits:
+        if judged.but(changes).fits:
             yield changes
             return

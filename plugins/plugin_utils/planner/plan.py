@@ -43,8 +43,7 @@ def plan(instance, host, model_config, ledger=(), tensor_bytes=None, accounting=
         solution = solve.solve(case)
     except PlanRefused as refused:
         return _refused(refused.problems, instance)
-    judged = solution.judged
-    case = dataclasses.replace(case, instance={**case.instance, "env": solution.env})
+    judged, case = solution.judged, solution.judged.case
     refusals = _with_remedies(case, judged)
     fits = not refusals
     return {
@@ -55,7 +54,7 @@ def plan(instance, host, model_config, ledger=(), tensor_bytes=None, accounting=
         "options": dict(judged.options),
         "reasons": solution.reasons,
         "argv": command(case.instance, judged.options) if fits else [],
-        "env": dict(solution.env) if fits else {},
+        "env": dict(case.instance["env"]) if fits else {},
         "hang_argv": start.hang_argv(case, judged) if fits else [],
         "ready_seconds": start.ready_seconds(case, judged) if fits else None,
         "memory": {"per_rank": _ranks(judged)},
@@ -73,7 +72,13 @@ def _kv(judged: Judgement) -> dict:
     found = judged.prediction
     if found is None:
         return dict.fromkeys(KV)
-    return dict(zip(KV, (found.bytes_per_token, found.block_size, found.blocks, found.tokens, round(found.max_concurrency, 2)), strict=True))
+    return {
+        "bytes_per_token": found.bytes_per_token,
+        "block_size": found.block_size,
+        "blocks": found.blocks,
+        "tokens": found.tokens,
+        "max_concurrency": round(found.max_concurrency, 2),
+    }
 
 
 def _refused(problems: Iterable[Problem], instance) -> dict:
@@ -128,7 +133,7 @@ def _lane(case: Case, judged: Judgement, version: str) -> dict:
     """The same instance on another engine: what would be written otherwise, and what would come of it."""
     translated = lanes.translate(case.version, version, judged.options, case.instance["env"], engine_options.schema(version), case.sm)
     other = dataclasses.replace(case, instance={**case.instance, "engine_version": version, "env": translated.env}, accounting=None)
-    found = judgement.judge(other, translated.options)
+    found = Judgement(other, translated.options)
     changes = [*translated.changes, *((name, f'"1" in env, because {reason}') for name, reason in solve.environment(other).items())]
     return {
         "verdict": "fits" if found.fits else "refused",

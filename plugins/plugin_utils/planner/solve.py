@@ -17,8 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from . import lanes, memory, options
-from .judgement import MEMORY_CODES, Case, Judgement, judge
+from .facts import SIZES, Facts
+from .judgement import MEMORY_CODES, Case, Judgement
+from .model import Model
 from .problem import Problem
+from .settings import Settings
 
 GIB = memory.GIB
 # Kept free of the budget and the CUDA graphs: the CUDA context (0.28 to 0.47 GiB, see fitted.py) and what fragments.
@@ -64,10 +67,9 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The options of an instance, judged, and its environment; for each option and variable that was chosen, why it has its value."""
+    """The options of an instance, judged, of a case with its environment; for each option and variable that was chosen, why it has its value."""
 
     judged: Judgement
-    env: dict
     reasons: dict[str, str]
 
 
@@ -78,11 +80,11 @@ def solve(case: Case) -> Solution:
     """
     profile = PROFILES.get(case.instance["profile"])
     if profile is None:
-        return Solution(judge(case, case.instance["options"]), case.instance["env"], {})
+        return Solution(Judgement(case, case.instance["options"]), {})
     chosen = environment(case)
     case = dataclasses.replace(case, instance={**case.instance, "env": {**case.instance["env"], **dict.fromkeys(chosen, "1")}})
     judged, reasons = _options(case, profile)
-    return Solution(judged, case.instance["env"], {**reasons, **chosen})
+    return Solution(judged, {**reasons, **chosen})
 
 
 def environment(case: Case) -> dict[str, str]:
@@ -116,30 +118,43 @@ def _options(case: Case, profile: Profile) -> tuple[Judgement, dict[str, str]]:
 
 @dataclass
 class Draft:
-    """Options in the making: what the user gave, and what was chosen around it with its reason."""
+    """Options in the making: what the user gave, and what was chosen around it with its reason.
+
+    judged: the options as they are now, where that was asked for. base: the same with none of facts.SIZES chosen yet, once all others are.
+    """
 
     case: Case
     chosen: dict = field(default_factory=dict)
     reasons: dict = field(default_factory=dict)
-    last: Judgement | None = None
+    judged: Judgement | None = None
+    base: Judgement | None = None
+
+    def __post_init__(self):
+        self.given = {name: value for name, value in self.case.instance["options"].items() if value is not None}
+        self.schema = options.schema(self.case.version)
 
     def set(self, name: str, value, reason: str) -> None:
         """Choose a value, unless the user did or this engine does not have the option. None takes a choice back."""
-        if self.case.instance["options"].get(name) is not None or name not in options.schema(self.case.version):
+        if name in self.given or name not in self.schema:
             return
+        self.judged = None
         self.chosen.pop(name, None)
         self.reasons.pop(name, None)
         if value is not None:
             self.chosen[name], self.reasons[name] = value, reason
 
-    def judge(self, **changes) -> Judgement:
-        """The options judged, with some of them otherwise."""
-        given = {name: value for name, value in self.case.instance["options"].items() if value is not None}
-        options = {**given, **self.chosen, **changes}
-        # The same options are often asked about again.
-        if self.last is None or list(self.last.options.items()) != list(options.items()):
-            self.last = judge(self.case, options, self.last)
-        return self.last
+    def size(self, name: str, value: int, reason: str) -> int:
+        """Choose one of facts.SIZES. Returned is what holds: the value, or the user's own."""
+        self.set(name, value, reason)
+        return value if name in self.chosen else getattr(self.base.settings, name)
+
+    def judge(self) -> Judgement:
+        """The options judged."""
+        if self.judged is None and self.base:
+            self.judged = self.base.but({name: value for name, value in self.chosen.items() if name in SIZES})
+        elif self.judged is None:
+            self.judged = Judgement(self.case, {**self.given, **self.chosen})
+        return self.judged
 
 
 def _shapes(case: Case) -> Iterator[Draft]:
@@ -151,7 +166,8 @@ def _shapes(case: Case) -> Iterator[Draft]:
             if draft.chosen in seen:
                 continue
             seen.append(dict(draft.chosen))
-            if draft.judge().codes <= MEMORY_CODES | {"batched_tokens_below_context", "context_over_model"}:
+            draft.base = draft.judge()
+            if draft.base.codes <= MEMORY_CODES | {"batched_tokens_below_context", "context_over_model"}:
                 yield draft
                 break
 
@@ -165,20 +181,20 @@ def _base(case: Case, tensor: int, stages: int) -> Draft:
         draft.set("pipeline_parallel_size", stages, f"the layers are divided into {stages} stages, because they cannot be cut {tensor * stages} times")
     if case.sm < 80:
         draft.set("dtype", "half", f"compute capability {capability} has no bfloat16")
-        if "float16_refused_by_model" in draft.judge().codes:
+        if draft.judge().breaks({"float16_refused_by_model"}):
             draft.set("dtype", None, "")
     for name, value in (lanes.at(lane.wants, case.sm) or {}).items():
         draft.set(name, value, f"what the engine picks by itself does not work on compute capability {capability}")
-    if case.model.quant and draft.judge().codes & QUANTIZATION_CODES:
+    if case.model.quant and draft.judge().breaks(QUANTIZATION_CODES):
         for method in lane.checkpoint.get(case.model.quant.method, ()):
             draft.set("quantization", method, f"the engine's own choice for this checkpoint does not run on compute capability {capability}")
-            if not draft.judge().codes & (QUANTIZATION_CODES | {"quantization_mismatch", "dtype_not_for_quantization"}):
+            if not draft.judge().breaks(QUANTIZATION_CODES | {"quantization_mismatch", "dtype_not_for_quantization"}):
                 break
             draft.set("quantization", None, "")
     judged = draft.judge()
     if judged.facts is not None and judged.facts.core == "V0":
         _v0(draft, judged)
-    if "custom_all_reduce_falls_back" in {problem.code for problem in judged.warnings}:
+    if judged.breaks({"custom_all_reduce_falls_back"}):
         draft.set("disable_custom_all_reduce", True, "it would fall back to NCCL on these cards, after an attempt")
     return draft
 
@@ -190,7 +206,7 @@ def _v0(draft: Draft, judged: Judgement) -> None:
     simple = not (shape.multimodal or shape.latent or shape.sliding_window or judged.facts.option("enable_lora") or judged.facts.pools)
     draft.set("enable_chunked_prefill", simple, "long prompts are computed in pieces, which leaves memory to the KV cache" if simple else "not for this model")
     draft.set("enable_prefix_caching", simple, "prompts that begin alike are computed once" if simple else "not for this model")
-    if "prefill_kernel_does_not_compile" in draft.judge().codes:
+    if draft.judge().breaks({"prefill_kernel_does_not_compile"}):
         for name in ("enable_chunked_prefill", "enable_prefix_caching"):
             draft.set(name, False, "its kernel does not run on these cards with this model")
     if not judged.facts.option("disable_log_stats"):
@@ -207,25 +223,21 @@ def _sized(draft: Draft, profile: Profile, objective: Objective) -> Judgement:
     """Choose context, sequences, batch and share of the card for a draft, and judge it against the objective."""
     if profile.frugal:
         draft.set("enforce_eager", True, "CUDA graphs take memory")
-    least = objective.concurrency or 1
-    lengths = _lengths(draft, profile, objective)
-    for length in lengths:
-        _set_sizes(draft, profile, objective, length, least)
-        if _holds(judged := draft.judge(), judged.settings.max_model_len * least):
-            length = _longer(draft, profile, objective, judged, lengths[0])
-            break
-    else:
-        return _unmet(draft.judge(), objective)
-    # More sequences leave no more room.
-    most = draft.judge().prediction.tokens
-    for count in _counts(max(profile.sequences, least), least):
-        if _tokens(profile, length, count, least) > most and count > least:
-            continue
+    least, lengths = objective.concurrency or 1, _lengths(draft.base.facts, profile, objective)
+    length = lengths[0]
+
+    def holds(length: int, count: int) -> bool:
         _set_sizes(draft, profile, objective, length, count)
-        if _holds(draft.judge(), _tokens(profile, length, count, least)):
-            break
-    else:
-        _set_sizes(draft, profile, objective, length, least)
+        return _holds(draft.judge(), _tokens(profile, length, count, least))
+
+    # Where the longest context has room with the most sequences that can be, less need not be tried.
+    if not holds(length, _counts(profile, length, least, _most_tokens(draft.base))[0]):
+        if not any(holds(length, least) for length in lengths):
+            return _unmet(draft.judge(), objective)
+        length = _longer(draft, profile, objective, lengths[0])
+        # More sequences leave no more room.
+        if not any(holds(length, count) for count in _counts(profile, length, least, draft.judge().prediction.tokens)):
+            _set_sizes(draft, profile, objective, length, least)
     if profile.frugal:
         _shrink(draft, _tokens(profile, length, draft.judge().settings.max_num_seqs, least), length * least)
     return _unmet(draft.judge(), objective)
@@ -236,9 +248,8 @@ def _tokens(profile: Profile, length: int, count: int, least: int) -> int:
     return max(length * least, count * min(profile.typical, length))
 
 
-def _lengths(draft: Draft, profile: Profile, objective: Objective) -> list[int]:
+def _lengths(facts: Facts, profile: Profile, objective: Objective) -> list[int]:
     """The contexts to try, longest first: the user's or the objective's alone, otherwise the model's own and shorter ones."""
-    facts = draft.judge().facts
     if "max_model_len" in facts.given:
         return [facts.max_model_len]
     if objective.context:
@@ -247,26 +258,34 @@ def _lengths(draft: Draft, profile: Profile, objective: Objective) -> list[int]:
     return [longest, *(2**power for power in range(20, 9, -1) if 2**power < longest)]
 
 
-def _counts(most: int, least: int) -> list[int]:
-    """Numbers of sequences to try, most first."""
-    counts = [most] + [2**power for power in range(10, -1, -1) if least < 2**power < most]
-    return counts + [least] if least < most else counts
+def _most_tokens(base: Judgement) -> float:
+    """What no sizes leave more room for: the KV cache, if all of the card's largest share but the weights and what is not torch's were for it."""
+    found, share = base.prediction, max(HIGHEST_UTILIZATION, base.settings.gpu_memory_utilization)
+    return max(rank.total * share - rank.weights - rank.non_torch for rank in found.ranks) / found.block_bytes * found.block_size
+
+
+def _counts(profile: Profile, length: int, least: int, room: float) -> list[int]:
+    """Numbers of sequences to try, most first: those that a KV cache of so many tokens may hold, and the least."""
+    counts = [count for count in sorted({profile.sequences, *(2**power for power in range(11))}, reverse=True) if least < count <= profile.sequences]
+    return [*(count for count in counts if _tokens(profile, length, count, least) <= room), least]
 
 
 def _set_sizes(draft: Draft, profile: Profile, objective: Objective, length: int, count: int) -> None:
     """A context and a number of sequences, with all that follows from them."""
-    draft.set("max_model_len", length, _length_reason(profile, objective, length))
+    settings = draft.base.settings
+    length = draft.size("max_model_len", length, _length_reason(profile, objective, length))
     asked = count == objective.concurrency
-    draft.set("max_num_seqs", count, "the objective's concurrency" if asked else f"at about {profile.typical} tokens each they share the KV cache")
-    facts = draft.judge().facts
-    length, count = facts.max_model_len, facts.max_num_seqs
-    if facts.chunked:
-        draft.set("max_num_batched_tokens", max(min(profile.batch, length * count), count), "tokens of one step; more would take memory from the KV cache")
-    else:
-        draft.set("max_num_batched_tokens", max(length, count), "a prompt is computed in one step")
-    long = facts.core == "V0" and length > CAPTURED and not facts.option("enforce_eager")
+    # Not fewer than the user has run at the same time.
+    count = max(count, draft.base.facts.option("max_num_active_seqs") or 0)
+    count = draft.size("max_num_seqs", count, "the objective's concurrency" if asked else f"at about {profile.typical} tokens each they share the KV cache")
+    batch, reason = max(length, count), "a prompt is computed in one step"
+    if settings.enable_chunked_prefill:
+        batch, reason = max(min(profile.batch, length * count), count), "tokens of one step; more would take memory from the KV cache"
+    batch, eager = draft.size("max_num_batched_tokens", batch, reason), draft.chosen.get("enforce_eager", settings.enforce_eager)
+    long = settings.core == "V0" and length > CAPTURED and not eager
     draft.set("max_seq_len_to_capture", length if long else None, "longer contexts would decode without CUDA graphs")
-    draft.set("gpu_memory_utilization", _utilization(draft, objective), _utilization_reason(objective))
+    settings = settings._replace(max_num_seqs=count, max_num_batched_tokens=batch, enforce_eager=eager)
+    draft.set("gpu_memory_utilization", _utilization(draft.case, settings, objective), _utilization_reason(objective))
 
 
 def _length_reason(profile: Profile, objective: Objective, length: int) -> str:
@@ -280,21 +299,18 @@ def _utilization_reason(objective: Objective) -> str:
     return "the objective's memory less CUDA graphs and context" if objective.max_gpu_memory_gib else "leaves room for CUDA graphs and the CUDA context"
 
 
-def _utilization(draft: Draft, objective: Objective) -> float:
+def _utilization(case: Case, settings: Settings, objective: Objective) -> float:
     """The largest share, in whole percent, that leaves room for the CUDA graphs and SPARE_BYTES, on the smallest card."""
-    judged = draft.judge()
-    outside = _outside(judged)
-    total = draft.case.smallest
+    outside, total = _outside(case.model, settings), case.smallest
     most = min(HIGHEST_UTILIZATION, 1 - outside / total)
     if objective.max_gpu_memory_gib:
         most = min(most, (objective.max_gpu_memory_gib * GIB - outside) / total)
     return max(1, math.floor(most * 100 + 1e-9)) / 100
 
 
-def _outside(judged: Judgement) -> int:
+def _outside(model: Model, settings: Settings) -> int:
     """Bytes of a card beyond the budget."""
-    settings = judged.settings
-    largest_stage = math.ceil(judged.facts.model.layers / settings.pipeline_parallel_size)
+    largest_stage = math.ceil(model.layers / settings.pipeline_parallel_size)
     graphs = 0 if settings.charges_graphs else memory.cuda_graphs(settings, largest_stage)
     return graphs + SPARE_BYTES
 
@@ -304,9 +320,10 @@ def _holds(judged: Judgement, tokens: int) -> bool:
     return judged.prediction is not None and judged.prediction.tokens >= tokens and judged.sure
 
 
-def _longer(draft: Draft, profile: Profile, objective: Objective, judged: Judgement, most: int) -> int:
+def _longer(draft: Draft, profile: Profile, objective: Objective, most: int) -> int:
     """Between two powers of two: the context that the cache of the shorter one holds, in multiples of 1024. The one chosen is returned."""
-    now, least = judged.settings.max_model_len, objective.concurrency or 1
+    judged, least = draft.judge(), objective.concurrency or 1
+    now = judged.settings.max_model_len
     longer = min(most, judged.prediction.tokens // least // 1024 * 1024)
     if longer > now:
         _set_sizes(draft, profile, objective, longer, least)
@@ -326,15 +343,16 @@ def _shrink(draft: Draft, tokens: int, least: int) -> None:
     found = judged.prediction
     blocks = math.ceil(tokens / found.block_size)
     low = max((rank.budget - rank.kv_cache + blocks * rank.kv_cache / (rank.blocks + 1)) / rank.total for rank in found.ranks)
-    shares = range(max(1, math.floor(low * 100)), now)
-    best = next((share for share in shares if _holds(draft.judge(gpu_memory_utilization=share / 100), tokens)), now)
-    draft.set("gpu_memory_utilization", best / 100, f"the smallest share that holds {tokens} tokens")
+    shares = range(max(1, math.ceil(low * 100 - 1e-6)), now)
+    for share in [*shares, now]:
+        draft.set("gpu_memory_utilization", share / 100, f"the smallest share that holds {tokens} tokens")
+        if _holds(draft.judge(), tokens):
+            break
 
 
 def _offloaded(draft: Draft, profile: Profile, objective: Objective) -> Judgement:
     """Put the fewest whole GiB of each card's weights into RAM that make room for a context of OFFLOADED_CONTEXT, or the objective's."""
-    draft.set("max_model_len", None, "")
-    lengths, least = _lengths(draft, profile, objective), objective.concurrency or 1
+    lengths, least = _lengths(draft.base.facts, profile, objective), objective.concurrency or 1
     length = lengths[0] if len(lengths) == 1 else min(OFFLOADED_CONTEXT, lengths[0])
     _set_sizes(draft, profile, objective, length, max(least, profile.sequences))
     weights = max(rank.weights for rank in draft.judge().prediction.ranks)
@@ -360,8 +378,10 @@ def _unmet(judged: Judgement, objective: Objective) -> Judgement:
         refusals.append(f"The KV cache holds {found.tokens} tokens, and {least} x {objective.context or length} are asked for")
     if judged.settings.max_num_seqs < least:
         refusals.append(f"max_num_seqs is {judged.settings.max_num_seqs}, and the objective's concurrency {least}")
-    taken = max(rank.budget for rank in found.ranks) + _outside(judged)
+    taken = max(rank.budget for rank in found.ranks) + _outside(judged.case.model, judged.settings)
     if objective.max_gpu_memory_gib and taken > objective.max_gpu_memory_gib * GIB:
         refusals.append(f"A card needs {memory.gib(taken)} with the CUDA context, and the objective allows {objective.max_gpu_memory_gib:g} GiB")
     remedy = "Ask for less, use more cards, or remove the options that stand against it."
+    if not refusals:
+        return judged
     return dataclasses.replace(judged, unmet=tuple(Problem("objective_not_met", f"{message}.", remedy) for message in refusals))

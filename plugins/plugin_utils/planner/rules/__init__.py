@@ -23,6 +23,7 @@ REFUSALS = [rule for subject in SUBJECTS for rule in subject.RULES.refusals]
 REFUSALS_OF_SIZES = [rule for rule in REFUSALS if hasattr(rule, "of_sizes")]
 CODES_OF_SIZES = frozenset(rule.__name__ for rule in REFUSALS_OF_SIZES)
 WARNINGS = [rule for subject in SUBJECTS for rule in subject.RULES.warnings]
+BY_NAME = {rule.__name__: rule for rule in (*REFUSALS, *WARNINGS)}
 
 
 def check(version: str, given: Mapping[str, object], model: Model, **rest) -> tuple[list[Problem], list[Problem]]:

@@ -18,7 +18,7 @@ def case_of(given, host=None, config=None, version="0.8.5"):
 
 def test_the_steps_come_in_their_order():
     case = case_of({**GIVEN, "enable_chunked_prefill": True, "max_num_batched_tokens": 2048, "max_num_seqs": 256, "max_seq_len_to_capture": 32768})
-    changed = [list(rung.changes) for rung in ladder(case, judgement.judge(case, case.instance["options"]))]
+    changed = [list(rung.changes) for rung in ladder(case, judgement.Judgement(case, case.instance["options"]))]
     assert changed == [
         ["max_num_seqs"],
         ["max_num_batched_tokens"],
@@ -33,25 +33,24 @@ def test_the_steps_come_in_their_order():
 
 def test_a_step_that_is_already_taken_is_left_out():
     case = case_of({**GIVEN, "enforce_eager": True, "max_num_seqs": 1})
-    changed = {name for rung in ladder(case, judgement.judge(case, case.instance["options"])) for name in rung.changes}
+    changed = {name for rung in ladder(case, judgement.Judgement(case, case.instance["options"])) for name in rung.changes}
     assert not changed & {"enforce_eager", "max_num_seqs"}
 
 
 def test_a_step_that_does_not_fit_is_left_out():
     tight = {"tensor_parallel_size": 1, "dtype": "half", "max_model_len": 1024, "max_num_seqs": 1, "enforce_eager": True, "gpu_memory_utilization": 0.94}
     case = case_of({**tight, "max_num_batched_tokens": 1024}, cards(1, ram=8))
-    judged = judgement.judge(case, case.instance["options"])
+    judged = judgement.Judgement(case, case.instance["options"])
     assert judged.fits, judged.refusals
     assert all(rung.judged.fits for rung in ladder(case, judged))
-    assert judgement.judge(case, {**judged.options, "gpu_memory_utilization": 0.8}).memory_refusal
+    assert judgement.Judgement(case, {**judged.options, "gpu_memory_utilization": 0.8}).memory_refusal
 
 
 def test_needs_less_compares_every_card():
     case = case_of(GIVEN)
-    upper = judgement.judge(case, GIVEN)
-    fewer, same = (judgement.judge(case, {**GIVEN, **changes}) for changes in ({"max_num_seqs": 8}, {}))
+    upper, fewer, same = (sizes(judgement.Judgement(case, {**GIVEN, **changes})) for changes in ({}, {"max_num_seqs": 8}, {}))
     assert needs_less(fewer, upper) and not needs_less(upper, fewer) and not needs_less(same, upper)
-    assert not needs_less(judgement.judge(case, {**GIVEN, "tensor_parallel_size": 2}), upper)
+    assert not needs_less(sizes(judgement.Judgement(case, {**GIVEN, "tensor_parallel_size": 2})), upper)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -62,7 +61,7 @@ def test_each_step_is_a_whole_plan_that_needs_less(seed):
         given = {"tensor_parallel_size": count, "dtype": "half", "max_num_seqs": dice.choice([1, 16, 200]), "gpu_memory_utilization": dice.choice([0.7, 0.95])}
         given |= dice.choice([{}, {"max_model_len": 4096}, {"max_model_len": 1500, "enforce_eager": True}])
         case = case_of(given, cards(count, dice.choice([11264, 49140]), dice.choice(["7.5", "8.9"])), config_of(dice.choice(names)), version)
-        judged = judgement.judge(case, given)
+        judged = judgement.Judgement(case, given)
         if not judged.fits:
             continue
         for rung in ladder(case, judged):

@@ -117,8 +117,8 @@ def test_what_is_taken_from_a_like_judgement_is_what_would_be_found_anew(case, f
     instance, host, config = case
     read = judgement.read({**instance, "profile": "as_given", "objective": None}, host, config)
     fixed = {name: value for name, value in read.instance["options"].items() if name not in facts.SIZES}
-    before = judgement.judge(read, {**fixed, **first})
-    saved, anew = judgement.judge(read, {**fixed, **second}, before), judgement.judge(read, {**fixed, **second})
+    before = judgement.Judgement(read, {**fixed, **first})
+    saved, anew = before.but(second), judgement.Judgement(read, {**fixed, **first, **second})
     hypothesis.event(f"saved: {saved.like is not None}")
     assert set(SIZES) == facts.SIZES
     assert (saved.refusals, saved.warnings, saved.settings, saved.prediction) == (anew.refusals, anew.warnings, anew.settings, anew.prediction)

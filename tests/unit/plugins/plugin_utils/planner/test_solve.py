@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import options
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner import options, solve
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.plan import plan
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.solve import PROFILES, SPARE_BYTES
 from ansible_collections.gpuhosts.inference.tests.unit.plugins.plugin_utils.planner.conftest import (
@@ -109,6 +109,24 @@ def test_the_users_options_win_and_are_checked():
     assert "heads_not_divisible" in codes(solved("throughput", cards(4), QWEN3_32B_AWQ, {"tensor_parallel_size": 3}))
     assert codes(solved("throughput", cards(4), QWEN3_32B_AWQ, {"max_batch_size": 2})) == ["unknown_option"]
     assert codes(solved("throughput", cards(4), QWEN3_32B_AWQ, {"max_model_len": 50000})) == ["context_over_model"]
+
+
+@pytest.mark.parametrize("share", [0.8, 0.95])
+def test_as_many_sequences_as_the_user_runs_at_once(share):
+    given = {"max_num_active_seqs": 16, "gpu_memory_utilization": share}
+    found = solved("throughput", cards(1), config_of("Qwen/Qwen2.5-7B-Instruct"), given, engine_version="0.33.0")
+    assert found["verdict"] == "fits", found["refusals"]
+    assert found["options"]["max_num_seqs"] >= 16
+
+
+@pytest.mark.parametrize("changes", [{}, {"profile": "latency"}, {"objective": {"concurrency": 3}}, {"options": {"gpu_memory_utilization": 1.0}}])
+@pytest.mark.parametrize("mib", [11264, 15360, 22528])
+def test_what_bounds_leave_out_would_not_fit(monkeypatch, mib, changes):
+    """The same is chosen where nothing is known beforehand and every number of sequences is tried."""
+    arguments = {"name": "a", "model": "a/b", **changes}, cards(2, mib=mib), config_of("Qwen/Qwen2.5-7B-Instruct")
+    known = plan(*arguments)
+    monkeypatch.setattr(solve, "_most_tokens", lambda base: float("inf"))
+    assert plan(*arguments) == known
 
 
 def test_a_small_card_gets_a_shorter_context():

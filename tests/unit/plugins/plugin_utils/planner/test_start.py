@@ -75,7 +75,7 @@ def test_the_disk_holds_the_checkpoint_as_it_is():
     def read(config, size=None, **given):
         instance = {"name": "a", "model": "a/b", "profile": "as_given", "options": {"dtype": "half", "max_model_len": 2048, **given}}
         case = judgement.read(instance, cards(4), config, (), size)
-        return start.checkpoint_bytes(case, judgement.judge(case, instance["options"]))
+        return start.checkpoint_bytes(case, judgement.Judgement(case, instance["options"]))
 
     wide = {**QWEN3_32B_AWQ, "quantization_config": None}
     assert read(wide, quantization="bitsandbytes") == pytest.approx(65.5e9, rel=0.01)
