@@ -71,7 +71,9 @@ def host(name: str, look: dict, wanted: dict, before: dict) -> dict:
         _instance(each, found, judged, look["plans"].get(each) or {}, instances.get(each), before, each in behind)
         for each, found in gathered["instances"].items()
     ]
-    states = [one["state"] for one in [*entry["findings"], *entry["instances"]]] + ["warning" if outdated or look["problem"] else "good"]
+    # What is only worth knowing does not make a host worse.
+    states = [one["state"] for one in entry["findings"] if one["state"] != "plain"] + [one["state"] for one in entry["instances"]]
+    states.append("warning" if outdated or look["problem"] else "good")
     entry["state"] = next(state for state in _WORST if state in states)
     entry["status"] = _status(entry["state"], judged)
     return {"host": entry, "outdated": outdated}

@@ -105,6 +105,12 @@ def test_hosts_that_need_somebody_come_first_with_the_reason():
     assert figures(document)["hosts not reached or read"] == ("1", "bad")
 
 
+def test_what_is_only_worth_knowing_is_said_and_leaves_the_host_as_it_is():
+    host = report({"gpu01": look({"kv_tokens": 9000})})["hosts"][0]
+    assert [(one["state"], one["message"]) for one in host["findings"]] == [("plain", "its KV cache holds 9000 tokens, 55% less than planned")]
+    assert host["state"] == "good"
+
+
 def test_what_is_out_of_date_is_named():
     wanted = {**WANTED, "driver": "570.172.08", "images": {"0.8.5": "vllm/vllm-openai@sha256:bb"}, "instances": [{**INSTANCE, "revision": "c2"}]}
     services = {"coder": {"difference": "changed"}, "old": {"difference": "unwanted"}}
