@@ -61,9 +61,11 @@ def now():
 
 
 def commit(directory):
-    """What is checked out there; None where it is no git repository."""
-    result = subprocess.run(["git", "-C", directory, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return result.stdout.strip() or None
+    """What is checked out there; None where it is no git repository, or there is no git."""
+    try:
+        return subprocess.run(["git", "-C", directory, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip() or None
+    except FileNotFoundError:
+        return None
 
 
 def run(name, directory, command):
