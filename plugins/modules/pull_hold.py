@@ -62,7 +62,7 @@ HOLD, PULL = "gpuhosts-hold.service", "gpuhosts-pull.service"
 
 def refusal(module):
     """Why the host could not be held, and what to do."""
-    dummy, since, dummy = module.run_command(["systemctl", "show", "--property=InactiveExitTimestamp", "--value", PULL])
+    since = module.run_command(["systemctl", "show", "--property=InactiveExitTimestamp", "--value", PULL])[1]
     if module.run_command(["systemctl", "is-active", PULL])[1].strip() in ("active", "activating", "deactivating"):
         return (
             f"The host converges itself since {since.strip()} ({PULL}), and did not come to its end in pull_wait_seconds. Wait for it (journalctl -fu {PULL} "
