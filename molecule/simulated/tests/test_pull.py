@@ -51,7 +51,7 @@ def settings(tmp_path_factory):
         "pull_inventory": "inventories",
         "pull_vault_password": PASSWORD,
         "pull_collection": str(next(directory.glob("*.tar.gz"))),
-        "pull_wait_seconds": 1,
+        "pull_wait_seconds": 300,
     }
 
 
@@ -123,10 +123,29 @@ def test_secrets_are_roots_alone(machine):
     assert PASSWORD not in machine.out("journalctl --no-pager; systemctl show gpuhosts-pull.service")
 
 
-def test_a_run_from_a_controller_is_refused_while_the_host_is_at_it(machine):
+def begin(machine):
+    """The host's own run, at work and with the lock."""
     machine.run("systemctl start --no-block gpuhosts-pull.service")
-    # Frozen when it has the lock, so that it does not end meanwhile.
     machine.run(f"timeout 60 sh -c 'until grep --quiet running {STATE}/last.json; do sleep 0.1; done'")
+
+
+def moment(machine, unit, event):
+    return int(machine.out(f"systemctl show --property {event}TimestampMonotonic --value {unit}"))
+
+
+def test_a_run_from_a_controller_waits_for_the_hosts_own(machine):
+    begin(machine)
+    code, output = play("playbooks/serve.yml")
+    assert code == 0, output
+    assert last(machine)["result"] == "converged"
+    assert moment(machine, "gpuhosts-hold.service", "ActiveEnter") >= moment(machine, "gpuhosts-pull.service", "ExecMainExit")
+    machine.run("systemctl stop gpuhosts-hold.service")
+
+
+def test_a_run_from_a_controller_is_refused_where_the_hosts_own_does_not_end(machine, settings):
+    code, output = play("playbooks/pull.yml", pull_schedule="yearly", **settings | {"pull_wait_seconds": 1})
+    assert code == 0, output
+    begin(machine)
     machine.run("systemctl kill --signal=STOP gpuhosts-pull.service")
     code, output = play("playbooks/serve.yml")
     assert code != 0
