@@ -57,7 +57,8 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 UNIT = "/etc/systemd/system/gpuhosts-hold.service"
-HOLD, PULL = "gpuhosts-hold.service", "gpuhosts-pull.service"
+HOLD = "gpuhosts-hold.service"
+PULL = "gpuhosts-pull.service"
 
 
 def refusal(module):
