@@ -283,7 +283,7 @@ ansible_facts:
             last:
               description:
                 - What came of the host's own last run. Null where it had none.
-                - RV(ansible_facts.gpuhosts.pull.last.result) is C(converged), C(changed), C(failed), C(running) or C(cut off).
+                - Its C(result) is C(converged), C(changed), C(failed), C(running) or C(cut off).
               returned: always
               type: dict
               sample: {result: failed, started: "2026-03-02T11:07:12Z", ended: "2026-03-02T11:07:44Z", changed: 0, task: Refuse what does not fit,
