@@ -23,9 +23,11 @@ _GPU_TUNING = {
 _GPU_TUNING_WANTED = "etc/systemd/system/multi-user.target.wants/gpu-tuning.service"
 _GPU_TUNING_APPLIED = "run/gpu-tuning/applied"
 _GPU_TUNING_PROBLEMS = "run/gpu-tuning/problems"
-# Written last by roles: {"files": {path: checksum}, "units": [name]} (roles/monitoring/vars/main.yml, roles/gateway/vars/main.yml).
+# Written last by roles: {"files": {path: checksum}, "units": [name]} (roles/monitoring/vars/main.yml, and the same of gateway and pull).
 _MONITORING = "etc/gpuhosts-monitoring/manifest.json"
 _GATEWAY = "etc/gpuhosts-gateway/manifest.json"
+_PULL = "etc/gpuhosts-pull/manifest.json"
+_PULL_LAST = "var/lib/gpuhosts-pull/last.json"  # roles/pull/files/pull.py
 _CDI_FILES = ("etc/cdi/nvidia.yaml", "etc/cdi/nvidia.json", "var/run/cdi/nvidia.yaml", "var/run/cdi/nvidia.json")
 
 IMAGE_PROOFS = "var/lib/vllm/proofs/"
@@ -138,6 +140,21 @@ def monitoring(root="/"):
 def gateway(root="/"):
     """What the role gateway left; see _left."""
     return _left(root, _GATEWAY)
+
+
+def pull(root="/"):
+    """What the role pull left; see _left. C(last) is what came of the host's own last run, None where it had none.
+
+    One that says that it is running and does not run was cut off.
+    """
+    try:
+        last = json.loads(read_text(root, _PULL_LAST) or "null")
+    except ValueError:
+        last = None
+    last = last if isinstance(last, dict) else None
+    if last and last.get("result") == "running" and not os.path.lexists(os.path.join(root, "run/systemd/units/invocation:gpuhosts-pull.service")):
+        last["result"] = "cut off"
+    return dict(_left(root, _PULL), last=last)
 
 
 def _left(root, name):

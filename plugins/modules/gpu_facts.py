@@ -267,6 +267,27 @@ ansible_facts:
               description: Whether each of its units runs now and at the next boot, by its name.
               returned: always
               type: dict
+        pull:
+          description: What the role C(pull) left on the host.
+          returned: always
+          type: dict
+          contains:
+            files:
+              description: SHA-256 of each file that it wrote, by its path. Null for one that is gone.
+              returned: always
+              type: dict
+            units:
+              description: Whether each of its units starts at the next boot, by its name.
+              returned: always
+              type: dict
+            last:
+              description:
+                - What came of the host's own last run. Null where it had none.
+                - Its C(result) is C(converged), C(changed), C(failed), C(running) or C(cut off).
+              returned: always
+              type: dict
+              sample: {result: failed, started: "2026-03-02T11:07:12Z", ended: "2026-03-02T11:07:44Z", changed: 0, task: Refuse what does not fit,
+                       commit: 1f0e9d8c7b6a}
         gpu_tuning:
           description: What the role C(gpu_tuning) left on the host. The checksum of a file that is not there is null.
           returned: always
@@ -546,6 +567,7 @@ def collect(images, paths, timeout, programs, root="/"):
         "gpu_tuning": host_files.gpu_tuning(root),
         "monitoring": host_files.monitoring(root),
         "gateway": host_files.gateway(root),
+        "pull": host_files.pull(root),
         "reboot_required": host_files.reboot_required(root),
         "reboot_reasons": host_files.reboot_reasons(kernel.release, root) + nvidia_driver.reboot_reasons(driver_version, module_version),
         "xids": nvidia_xid.parse_records(nvidia_xid.read_records(os.path.join(root, "dev/kmsg")))[-50:],

@@ -253,7 +253,7 @@ def archive_driver(facts: dict) -> Iterator[Problem]:
 
 
 def notes(facts: dict) -> Iterator[Problem]:
-    """Card errors in the kernel log, a reboot that is due, and what else gpu_facts noticed that nothing above is about."""
+    """Card errors in the kernel log, a reboot that is due, a run of the host's own that failed, and what else gpu_facts noticed that nothing above is about."""
     covered = (
         "nvidia-smi gave no answer",
         *(f"the card at {bus_id} " for bus_id in facts.get("lost_gpus") or []),
@@ -268,6 +268,11 @@ def notes(facts: dict) -> Iterator[Problem]:
         yield Problem("xid", message, "NVIDIA's list of Xid errors says what each number means.")
     if facts.get("reboot_reasons"):
         yield Problem("reboot_pending", f"The host waits for a reboot: {'; '.join(facts['reboot_reasons'])}.", "")
+    last = (facts.get("pull") or {}).get("last") or {}
+    if last.get("result") in ("failed", "cut off"):
+        where = f" at: {last['task']}" if last.get("task") else ""
+        message = f"The host's own run of {last['started']} {'failed' if last['result'] == 'failed' else 'was cut off'}{where}."
+        yield Problem("pull_failed", message, "journalctl -u gpuhosts-pull on the host has the whole of it.")
     for text in facts.get("problems") or []:
         if not text.startswith(covered):
             yield Problem("noticed", f"{text.rstrip('.')}.", "")

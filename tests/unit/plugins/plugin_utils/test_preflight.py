@@ -243,6 +243,17 @@ def test_a_reboot_that_is_due_is_worth_knowing(facts, wanted):
     assert "The host waits for a reboot: kernel a runs, and b is installed." in text(report.warnings)
 
 
+def test_a_run_of_the_hosts_own_that_failed_is_worth_knowing(facts, wanted):
+    last = {"result": "failed", "started": "2026-03-02T11:07:12Z", "task": "vllm : Refuse what does not fit"}
+    report = preflight.judge(facts | {"pull": {"last": last}}, wanted)
+    assert report.problems == []
+    said = text(report.warnings)
+    assert "The host's own run of 2026-03-02T11:07:12Z failed at: vllm : Refuse what does not fit. journalctl -u gpuhosts-pull on the host" in said
+    said = text(preflight.judge(facts | {"pull": {"last": last | {"result": "cut off", "task": None}}}, wanted).warnings)
+    assert "The host's own run of 2026-03-02T11:07:12Z was cut off. " in said
+    assert codes(preflight.judge(facts | {"pull": {"last": last | {"result": "changed"}}}, wanted).warnings) == codes(preflight.judge(facts, wanted).warnings)
+
+
 def test_card_errors_since_the_boot_are_worth_knowing(facts, wanted):
     lost = {"pci_bus_id": "0000:02:00.0", "code": 79, "seconds_since_boot": 86400, "message": "pid='<unknown>', GPU has fallen off the bus."}
     memory = {"pci_bus_id": "0000:01:00.0", "code": 31, "seconds_since_boot": 60, "message": "MMU Fault"}
