@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from ansible_collections.gpuhosts.inference.plugins.module_utils import background
 from ansible_collections.gpuhosts.inference.plugins.modules import watched_command
 
 SECRET = "hf_0123456789abcdef"
@@ -15,8 +16,8 @@ SECRET = "hf_0123456789abcdef"
 @pytest.fixture
 def run(run_module, monkeypatch, tmp_path):
     """Returns run(script, **options) -> the module's result for a line of shell."""
-    monkeypatch.setattr(watched_command, "RUN", str(tmp_path / "run"))
-    monkeypatch.setattr(watched_command, "DELAY", 0.01)
+    monkeypatch.setattr(background, "RUN", str(tmp_path / "run"))
+    monkeypatch.setattr(background, "DELAY", 0.01)
 
     def run(script, **options):
         given = {"name": "fetch-it", "argv": ["sh", "-c", script], "directory": str(tmp_path / "store"), "patience": 30, **options}
@@ -86,4 +87,4 @@ def test_holes_are_not_counted(tmp_path):
     with (tmp_path / "pieces").open("wb") as pieces:
         pieces.seek(1 << 30)
         pieces.write(b"end")
-    assert watched_command.size(str(tmp_path)) < 1 << 20
+    assert background.size(str(tmp_path)) < 1 << 20
