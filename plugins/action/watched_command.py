@@ -9,9 +9,11 @@ import time
 from ansible.plugins.action import ActionBase
 
 MODULE = "gpuhosts.inference.watched_command"
-GIB, MIB = 2**30, 2**20
+GIB = 2**30
+MIB = 2**20
 # Seconds between two lines: more of them the longer it takes.
-SOON, SELDOM = 10, 60
+SOON = 10
+SELDOM = 60
 
 
 class ActionModule(ActionBase):
