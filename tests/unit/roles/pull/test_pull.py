@@ -113,7 +113,7 @@ def test_the_collection_that_is_installed_is_of_this_release():
     assert yaml.safe_load((CHECKOUT / "roles/pull/defaults/main.yml").read_text())["pull_collection"] == f"gpuhosts.inference:{version}"
 
 
-@pytest.mark.parametrize("name", ["host", "artifacts", "serve", "rollback", "pull"])
+@pytest.mark.parametrize("name", ["host", "artifacts", "serve", "rollback", "pull", "bundle_serve"])
 def test_a_playbook_that_changes_hosts_keeps_their_own_runs_away(name):
     assert yaml.safe_load((CHECKOUT / f"playbooks/{name}.yml").read_text())[0]["ansible.builtin.import_playbook"] == "hold.yml"
 
