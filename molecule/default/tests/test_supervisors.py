@@ -104,6 +104,7 @@ def test_a_request_ends_before_its_engine_stops(machine, instance):
     assert machine.out(f"docker inspect --format '{{{{.Id}}}}' vllm-{instance['name']}") != before
 
 
+@pytest.mark.slow
 def test_a_reboot_brings_all_back(machine):
     machine.reboot()
     for instance in INSTANCES:

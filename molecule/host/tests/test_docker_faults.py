@@ -126,6 +126,7 @@ def serving(on, image):
 # ---- daemon.json ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mended")
 def test_foreign_keys_stay_and_drift_is_mended(docker_engine, on, new):
     machine = on(new)

@@ -196,6 +196,7 @@ def test_another_branch_and_kernel_module_without_a_reboot(play_role, refused, e
     assert [(what, version) for what, dummy, version in engines[old].notes()] == [("stopped", BRANCH), ("started", VERSION)]
 
 
+@pytest.mark.slow
 def test_nouveau_is_loaded(play_role, refused, on, old):
     host = on(old)
     host.run("/usr/lib/gpuhosts-lab/module unload nvidia; mkdir /sys/module/nouveau; rm /etc/modprobe.d/gpuhosts-nouveau.conf /var/lib/gpuhosts-lab/initramfs")
@@ -210,6 +211,7 @@ def test_nouveau_is_loaded(play_role, refused, on, old):
     assert running(on, old) == VERSION
 
 
+@pytest.mark.slow
 def test_secure_boot_with_a_key_that_is_not_enrolled(play_role, refused, on, old, fault):
     host, variable = on(old), "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
     fault(old, "unsigned")
@@ -279,6 +281,7 @@ def test_cards_that_do_not_stay_initialised(play_role, refused, on, new):
 LOCK = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('locked', flush=True); time.sleep({})"
 
 
+@pytest.mark.slow
 def test_another_process_holds_apts_lock(play_role, refused, on, new):
     host = on(new)
     host.run("dpkg --remove cuda-toolkit-12-8")
@@ -299,6 +302,7 @@ def test_another_process_holds_apts_lock(play_role, refused, on, new):
     assert time.monotonic() - started > 4
 
 
+@pytest.mark.slow
 def test_the_disk_is_full(play_role, refused, on, new):
     host = on(new)
     host.run("dpkg --remove cuda-toolkit-12-8; mount -t tmpfs -o size=64k none /var/cache/apt/archives; mkdir /var/cache/apt/archives/partial")
