@@ -60,12 +60,7 @@ class Command:
 
     def wait(self, seconds):
         """Whether it is over within so many seconds."""
-        began = time.monotonic()
-        while self.running():
-            if time.monotonic() - began >= seconds:
-                return False
-            time.sleep(DELAY)
-        return True
+        return ended(self.running, seconds, DELAY)
 
     def exit_status(self):
         try:
@@ -80,6 +75,16 @@ class Command:
             stream.seek(0, os.SEEK_END)
             stream.seek(max(0, stream.tell() - OUTPUT_BYTES))
             return stream.read().decode("utf-8", "replace").strip()
+
+
+def ended(running, seconds, delay):
+    """Whether running() is False within so many seconds, asked every `delay` of them."""
+    began = time.monotonic()
+    while running():
+        if time.monotonic() - began >= seconds:
+            return False
+        time.sleep(delay)
+    return True
 
 
 def size(directory):

@@ -161,9 +161,9 @@ class Tree:
     def fetch(self, address, digest=None, names=()):
         """Have the file, and the same under other names beside it. Without a digest it is asked for anew: an index changes. Raises Unfit, HTTPError."""
         path = self.path(address)
-        if digest is None or sha256(path) != digest:
+        before = sha256(path)
+        if digest is None or before != digest:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            before = sha256(path)
             try:
                 with open_url(address, timeout=self._timeout, http_agent="gpuhosts.inference") as answer, open(path + ".new", "wb") as target:
                     shutil.copyfileobj(answer, target)

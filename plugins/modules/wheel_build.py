@@ -96,11 +96,10 @@ resume:
 
 import json
 import os
-import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuhosts.inference.plugins.module_utils import child
+from ansible_collections.gpuhosts.inference.plugins.module_utils import background, child
 from ansible_collections.gpuhosts.inference.plugins.module_utils.config_files import ConfigFiles
 
 # Nothing of the host but the build's own directory. NVIDIA's runtime, where it is the engine's default, adds nothing when no card is asked for.
@@ -162,12 +161,7 @@ class Build:
 
     def wait(self, seconds):
         """Whether the build is over within so many seconds."""
-        began = time.monotonic()
-        while self.running():
-            if time.monotonic() - began >= seconds:
-                return False
-            time.sleep(DELAY)
-        return True
+        return background.ended(self.running, seconds, DELAY)
 
     def verdict(self):
         """What came of a build that is over; ends the module where that is no wheel."""
