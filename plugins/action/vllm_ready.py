@@ -4,16 +4,14 @@
 
 from __future__ import annotations
 
-import time
-
-from ansible.plugins.action import ActionBase
 from ansible_collections.gpuhosts.inference.plugins.module_utils import vllm_log
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.slices import SlicedAction
 
 MODULE = "gpuhosts.inference.vllm_ready"
 PATIENCE = 15
 
 
-class ActionModule(ActionBase):
+class ActionModule(SlicedAction):
     _supports_async = True
     _supports_check_mode = True
 
@@ -28,16 +26,13 @@ class ActionModule(ActionBase):
             )
             return result
         arguments.setdefault("patience", PATIENCE)
-        began = time.monotonic()
-        while True:
-            outcome = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
-            if outcome.get("ready") is not False or outcome.get("failed"):
-                break
-            waited = time.monotonic() - began
+
+        def onward(outcome, waited):
             self._show(task_vars, arguments, outcome.get("progress"), waited)
             # What lay between the slices counts too.
-            arguments["resume"] = dict(outcome["resume"], waited_seconds=waited)
-        result.update(outcome)
+            return {"resume": dict(outcome["resume"], waited_seconds=waited)}
+
+        result.update(self.in_slices(MODULE, arguments, task_vars, onward))
         return result
 
     def _show(self, task_vars, arguments, progress, waited):

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import time
-
-from ansible.plugins.action import ActionBase
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.slices import SlicedAction
 
 MODULE = "gpuhosts.inference.watched_command"
 GIB = 2**30
@@ -16,23 +14,23 @@ SOON = 10
 SELDOM = 60
 
 
-class ActionModule(ActionBase):
+class ActionModule(SlicedAction):
     _supports_check_mode = True
 
     def run(self, tmp=None, task_vars=None):
         """The result of the last slice: the module's own, with a failure or without."""
-        result, arguments, said, seen = super().run(tmp, task_vars), dict(self._task.args), "", []
-        while True:
-            outcome = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
-            if outcome.get("failed") or not outcome.get("resume"):
-                return {**result, **outcome}
-            seen.append((time.monotonic(), outcome["bytes"]))
+        result, arguments, said, seen = super().run(tmp, task_vars), dict(self._task.args), [""], []
+
+        def onward(outcome, waited):
+            seen.append((waited, outcome["bytes"]))
             self._show((task_vars or {}).get("inventory_hostname", ""), arguments, seen)
-            if outcome["output"] != said:
-                said = outcome["output"]
-                self._display.display(f"  {said.splitlines()[-1]}", color="bright gray")
+            if outcome["output"] != said[-1]:
+                said.append(outcome["output"])
+                self._display.display(f"  {said[-1].splitlines()[-1]}", color="bright gray")
             # The command has its input; it need not travel again.
-            arguments = {**arguments, "resume": True, "stdin": "", "patience": min(SELDOM, max(SOON, int(seen[-1][0] - seen[0][0]) // 5))}
+            return {"resume": True, "stdin": "", "patience": min(SELDOM, max(SOON, int(waited - seen[0][0]) // 5))}
+
+        return {**result, **self.in_slices(MODULE, arguments, task_vars, onward)}
 
     def _show(self, host, arguments, seen):
         (then, before), (now, come) = seen[-2] if len(seen) > 1 else seen[-1], seen[-1]

@@ -4,27 +4,24 @@
 
 from __future__ import annotations
 
-import time
-
-from ansible.plugins.action import ActionBase
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.slices import SlicedAction
 
 MODULE = "gpuhosts.inference.wheel_build"
 
 
-class ActionModule(ActionBase):
+class ActionModule(SlicedAction):
     _supports_check_mode = True
 
     def run(self, tmp=None, task_vars=None):
         """The result of the last slice: the module's own, with a failure or without."""
-        result, arguments, began, shown = super().run(tmp, task_vars), dict(self._task.args), time.monotonic(), None
-        while True:
-            outcome = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
-            if outcome.get("failed") or "resume" not in outcome:
-                return {**result, **outcome}
-            waited = time.monotonic() - began
-            arguments["resume"] = {**outcome["resume"], "waited_seconds": waited}
+        result, arguments, shown = super().run(tmp, task_vars), dict(self._task.args), [None]
+
+        def onward(outcome, waited):
             status = outcome.get("status") or {}
-            if status != shown:
+            if status != shown[-1]:
+                shown.append(status)
                 steps = f"step {status['step']} of {status['steps']}" if status.get("steps") else "preparing"
                 self._display.display(f"{arguments.get('name')}: {steps}, {status.get('jobs', 1)} at once, {waited:.0f} s", color="bright gray")
-                shown = status
+            return {"resume": {**outcome["resume"], "waited_seconds": waited}}
+
+        return {**result, **self.in_slices(MODULE, arguments, task_vars, onward)}

@@ -3,6 +3,7 @@
 import pytest
 
 from ansible_collections.gpuhosts.inference.plugins.action import watched_command
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils import slices as sliced
 
 GIB = 2**30
 
@@ -25,8 +26,8 @@ def play(monkeypatch):
         action = watched_command.ActionModule.__new__(watched_command.ActionModule)
         action._task, action._display = type("Task", (), {"args": {"name": "fetch-it", "directory": "/d", **arguments}}), Display()
         slices, clock = [], iter(range(0, 1000, 10))
-        monkeypatch.setattr(watched_command.ActionBase, "run", lambda *unused: {})
-        monkeypatch.setattr(watched_command.time, "monotonic", lambda: next(clock))
+        monkeypatch.setattr(watched_command.SlicedAction, "run", lambda *unused: {})
+        monkeypatch.setattr(sliced.time, "monotonic", lambda: next(clock))
 
         def execute(module_name, module_args, task_vars):
             slices.append(dict(module_args))
