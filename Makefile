@@ -6,6 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Every task of Ansible is a process: without bytecode each of them compiles what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 export ANSIBLE_FORCE_COLOR ?= $(if $(MAKE_TERMOUT),1,)
 
 .PHONY: help

@@ -39,17 +39,15 @@ import io
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils import benchmark
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instance import plain
 
-try:
-    import matplotlib
-    from matplotlib.figure import Figure
-except ImportError:
-    # benchmark_plan refuses before anything is measured.
-    matplotlib = Figure = None
-
 PLOTTED = ("output_throughput", "mean_e2el_ms")
 
 
 def benchmark_plot(record):
+    # Not above: Ansible loads the collection's filters one after the other until it has the one that is asked for, in every task's process, and
+    # this takes more time than all others together. Where it is not installed, benchmark_plan has refused before anything was measured.
+    import matplotlib
+    from matplotlib.figure import Figure
+
     record = plain(record)
     with matplotlib.rc_context({"svg.hashsalt": "benchmark", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure = Figure(figsize=(9, 3.6), layout="constrained")

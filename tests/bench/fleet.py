@@ -1,15 +1,18 @@
 """What a fleet costs its controller: site.yml on 1, 8, 16 and 32 hosts, bare and again. What `make bench-fleet` measures.
 
-    python3 tests/bench/fleet.py [--hosts 1,8,16,32] [--output DIRECTORY]
+    python3 tests/bench/fleet.py [--hosts 1,8,16,32] [--playbook site.yml] [--down 0] [--output DIRECTORY]
 
 The hosts are the lab's, with one card and the simulated engine each, all on this machine: 240 MB of memory and 650 MB of disk each. Hosts and controller
 share its cores, so that the seconds are an upper bound, above all of the first run, in which every host installs its packages; the controller's CPU time
 is the controller's own. Memory is the peak of the proportional set sizes of ansible-playbook and all its workers together, looked at twice a second.
 Results are added to DIRECTORY/fleet.json; table (fleet.md) and plot (fleet.svg) are made of all that lies there. Growth is the exponent k of cost = c *
-hosts ** k, by least squares over the logarithms: 1 is linear.
+hosts ** k, by least squares over the logarithms: 1 is linear. Of another playbook than site.yml they lie in fleet-NAME.json and so on.
+
+--down takes so many of the hosts from the converged fleet and rolls it out: which hosts the report says were unreachable, and the exit status.
 """
 
 import argparse
+import collections
 import contextlib
 import json
 import math
@@ -24,30 +27,35 @@ import time
 CHECKOUT = pathlib.Path(__file__).parents[2]
 RUNS = {"first": "bare hosts", "second": "converged hosts"}
 COLUMNS = {"seconds": "s per host", "cpu": "CPU s per host", "mebibytes": "peak MiB"}
-LAB = {"LAB_ENGINE": "simulated", "LAB_NAME": os.environ.get("LAB_NAME", "gpuhosts-bench-fleet"), "PWD": str(CHECKOUT)}
+LAB = {"LAB_ENGINE": "simulated", "LAB_NAME": os.environ.get("LAB_NAME", "gpuhosts-bench-fleet"), "PWD": str(CHECKOUT), "ANSIBLE_ROLES_PATH": ".cache/roles"}
 WORDS = {"ansible_connection": "community.docker.docker_api", "lab_port": 0, "lab_card_count": 1}
 
 
-def play(playbook, inventory, hosts):
+def play(playbook, inventory, hosts, *options, fails=False):
     """Run a playbook on the first so many hosts; returns {seconds, cpu, mebibytes} of ansible-playbook with all its workers.
 
-    A failure ends the program, with the output's end.
+    Another end than it should have ends the program, with the output's end.
     """
     with tempfile.TemporaryFile("w+") as output:
         began = time.monotonic()
         names = ",".join(["localhost", *_names(hosts)])
-        words = ["ansible-playbook", playbook, "--inventory=inventories/lab", f"--inventory={inventory}", f"--limit={names}"]
+        words = ["ansible-playbook", playbook, "--inventory=inventories/lab", f"--inventory={inventory}", f"--limit={names}", *options]
         with subprocess.Popen(words, cwd=CHECKOUT, env=os.environ | LAB, stdout=output, stderr=output) as process:
             over, peak = threading.Event(), [0]
             watcher = threading.Thread(target=_watch, args=(process.pid, over, peak))
             watcher.start()
-            # wait4 has the CPU time of the process and of all whose end it waited for: its workers, and what they started.
-            dummy, status, usage = os.wait4(process.pid, 0)
+            try:
+                # wait4 has the CPU time of the process and of all whose end it waited for: its workers, and what they started.
+                dummy, status, usage = os.wait4(process.pid, 0)
+            except BaseException:
+                process.terminate()
+                raise
+            finally:
+                over.set()
+                watcher.join()
             seconds = time.monotonic() - began
             process.returncode = os.waitstatus_to_exitcode(status)
-            over.set()
-            watcher.join()
-        if process.returncode:
+        if bool(process.returncode) != fails:
             output.seek(0)
             sys.exit(f"{playbook} ended with status {process.returncode}:\n{output.read()[-4000:]}")
     return {"seconds": round(seconds, 2), "cpu": round(usage.ru_utime + usage.ru_stime, 2), "mebibytes": round(peak[0] / 1024)}
@@ -81,8 +89,18 @@ def _kibibytes(pid):
     return 0
 
 
-def measure(hosts):
-    """{first, second} of a fleet of so many hosts, which are made before and removed after."""
+def lose(hosts, down, inventory, directory):
+    """Stop the last hosts and roll out: {down, unreachable, others}, of the report the names and the states of the rest."""
+    lost, report = _names(hosts)[-down:], pathlib.Path(directory, "report.json")
+    subprocess.run(["docker", "stop", "--time=0", *(f"{LAB['LAB_NAME']}-{name}" for name in lost)], check=True, stdout=subprocess.DEVNULL)
+    found = play("playbooks/rollout.yml", inventory, hosts, f"--extra-vars=rollout_report={report}", fails=True)
+    states = {host["name"]: host["status"] for host in json.loads(report.read_text(encoding="utf-8"))["hosts"]}
+    unreachable = sorted(name for name, status in states.items() if status == "unreachable")
+    return found | {"stopped": lost, "unreachable": unreachable, "others": collections.Counter(states[name] for name in states if name not in unreachable)}
+
+
+def measure(hosts, playbook, down):
+    """{first, second} of a fleet of so many hosts, which are made before and removed after; with hosts to lose, {down} too."""
     with tempfile.TemporaryDirectory() as directory:
         inventory = pathlib.Path(directory, "hosts.yml")
         # The lab's own inventory has two hosts, also where only one of them is used.
@@ -91,7 +109,8 @@ def measure(hosts):
         play("playbooks/lab_down.yml", inventory, hosts)
         try:
             play("playbooks/lab_up.yml", inventory, hosts)
-            return {run: play("site.yml", inventory, hosts) for run in RUNS}
+            found = {run: play(playbook, inventory, hosts) for run in RUNS}
+            return found | ({"down": lose(hosts, down, inventory, directory)} if down else {})
         finally:
             play("playbooks/lab_down.yml", inventory, hosts)
 
@@ -145,17 +164,20 @@ def plot(results, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", default="1,8,16,32", type=lambda text: [int(word) for word in text.split(",")])
+    parser.add_argument("--playbook", default="site.yml", type=pathlib.Path)
+    parser.add_argument("--down", default=0, type=int)
     parser.add_argument("--output", default=".cache/bench", type=pathlib.Path)
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    kept = given.output / "fleet.json"
+    name = "fleet" if given.playbook.name == "site.yml" else f"fleet-{given.playbook.stem}"
+    kept = given.output / f"{name}.json"
     results = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     for hosts in given.hosts:
-        results[str(hosts)] = measure(hosts)
+        results[str(hosts)] = measure(hosts, given.playbook, given.down)
         print(f"{hosts} hosts: {results[str(hosts)]}", flush=True)
         kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (given.output / "fleet.md").write_text(table(results), encoding="utf-8")
-    plot(results, given.output / "fleet.svg")
+    (given.output / f"{name}.md").write_text(table(results), encoding="utf-8")
+    plot(results, given.output / f"{name}.svg")
     print(table(results))
 
 
