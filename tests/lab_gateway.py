@@ -95,19 +95,20 @@ class Gateway:
 
 
 def launcher(base):
-    """with launcher(directory)(*options of the engines, count=2, **variables) as gateway."""
+    """with launcher(directory)(*options of the engines, contexts=(4096, 4096), **variables) as gateway: a replica for each context, in tokens."""
     engine = lab_engine.launcher(base)
 
     @contextlib.contextmanager
-    def started(*options, count=2, key=ENGINE_KEY, **variables):
+    def started(*options, contexts=(4096, 4096), key=ENGINE_KEY, **variables):
         with contextlib.ExitStack() as stack:
-            engines = [stack.enter_context(engine("--max-model-len", "4096", *options, env={"VLLM_API_KEY": key} if key else None)) for dummy in range(count)]
+            environment = {"VLLM_API_KEY": key} if key else None
+            engines = [stack.enter_context(engine("--max-model-len", str(context), *options, env=environment)) for context in contexts]
             hosts = {
                 f"gpu{number:02}": host(
-                    CODER | {"port": each.port, "options": {"max_model_len": 4096, "max_num_seqs": 64}},
+                    CODER | {"port": each.port, "options": {"max_model_len": context, "max_num_seqs": 64}},
                     ansible_host="127.0.0.1", vllm_api_key=key,
                 )
-                for number, each in enumerate(engines, 1)
+                for number, (each, context) in enumerate(zip(engines, contexts, strict=True), 1)
             }  # fmt: skip
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))

@@ -22,6 +22,7 @@ KEY_CHARACTERS = 20  # shorter ones can be guessed from their digest
 CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SERVED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
 PATH = re.compile(r"/[A-Za-z0-9/_.-]+")
+INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,14}")
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -29,7 +30,8 @@ def plan(hosts: collections.abc.Mapping, gateway: str, settings: collections.abc
     """Return {models, maps, listing, problems}.
 
     hosts: name -> the variables and facts of a GPU host; its plan and the state of its instances are among them once it was read. gateway: the host that
-    is configured. settings: concurrency_factor, clients, paths, listen_address, plaintext, certificate and certificate_key (PEM), certificate_file.
+    is configured. settings: concurrency_factor, clients, paths, listen_address, plaintext, certificate and certificate_key (PEM), certificate_file,
+    shared_address ("" where none is shared), shared_interface, shared_router_id.
 
     models:   [{name, api_key (bool), context (tokens, None where unknown), tiers: [{backend, context, servers: [{name, address, concurrency}]}]}]
     maps:     file name -> text of HAProxy's map: clients (digest of a key -> name), requests and concurrent (name -> quota), upstreams (model -> key)
@@ -38,7 +40,7 @@ def plan(hosts: collections.abc.Mapping, gateway: str, settings: collections.abc
     """
     replicas, problems = _replicas(hosts, gateway, float(settings["concurrency_factor"]))
     maps, wrong = clients(settings["clients"])
-    problems += wrong + _access(settings) + _disagreements(replicas)
+    problems += wrong + _access(settings) + _shared(settings) + _disagreements(replicas)
     models = [_model(name, found) for name, found in sorted(replicas.items())]
     if not models and not problems:
         problems.append("No GPU host has an instance in vllm_instances, so that there is nothing to be a gateway for.")
@@ -182,6 +184,25 @@ def _access(settings) -> list[str]:
         problems.append(
             "Keys of clients would cross the network in the clear: give the gateway a gateway_certificate and its key, or set gateway_plaintext to true."
         )
+    return problems
+
+
+def _shared(settings) -> list[str]:
+    """What is wrong with the address that gateways share."""
+    address = settings["shared_address"]
+    if not address:
+        return []
+    problems = []
+    try:
+        prefixed = "/" in address and bool(ipaddress.ip_interface(address))
+    except ValueError:
+        prefixed = False
+    if not prefixed:
+        problems.append(f"gateway_shared_address is {address}, which is no address with its prefix length: write one such as 192.0.2.10/24.")
+    if not INTERFACE.fullmatch(settings["shared_interface"]):
+        problems.append("gateway_shared_address needs gateway_shared_interface, the gateways' interface on its network, such as eth0.")
+    if not 1 <= settings["shared_router_id"] <= 255:
+        problems.append(f"gateway_shared_router_id is {settings['shared_router_id']}: write a number from 1 to 255.")
     return problems
 
 

@@ -98,7 +98,7 @@ def main():
         base = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         start = lab_gateway.launcher(base)
         quiet = ("--disable-log-requests", "--disable-uvicorn-access-log")
-        gateway = stack.enter_context(start(*quiet, count=1, gateway_concurrency_factor=1000))
+        gateway = stack.enter_context(start(*quiet, contexts=(4096,), gateway_concurrency_factor=1000))
         engine = gateway.engines[0].port
         ways = {"direct": (engine, lab_gateway.ENGINE_KEY), "gateway (HAProxy)": (gateway.port, lab_gateway.KEY)}
         if options.litellm:

@@ -5,6 +5,7 @@ import concurrent.futures
 import csv
 import datetime
 import functools
+import ipaddress
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ON = ("inventories/lab", "molecule/simulated/gateway")
+BOTH = (*ON, "molecule/simulated/gateway_shared")
 ALICE, BOB = "lab-key-of-alice-0123456789", "lab-key-of-bob-0123456789"
 SOCKET = "/run/haproxy/gpuhosts.sock"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -51,8 +53,8 @@ def converge(certificate):
     """converge(**variables): playbooks/gateway.yml with TLS; (status, output)."""
     valid = certificate(30)
 
-    def run(**variables):
-        return lab_play.play("playbooks/gateway.yml", "--extra-vars", json.dumps(SETTINGS | valid | variables), inventories=ON)
+    def run(inventories=ON, **variables):
+        return lab_play.play("playbooks/gateway.yml", "--extra-vars", json.dumps(SETTINGS | valid | variables), inventories=inventories)
 
     return run
 
@@ -272,3 +274,33 @@ def test_no_key_is_in_the_log_of_a_verbose_run(converge):
     code, output = lab_play.play("playbooks/gateway.yml", "-vvv", "--extra-vars", '{"gateway_queue_seconds": 33, "gateway_port": 8443}', inventories=ON)
     assert code == 0, output
     assert ALICE not in output and BOB not in output
+
+
+def test_two_gateways_share_an_address_which_stays_where_it_moved_to(gateway, gpu02, converge):
+    # The last but one of the lab's network, which gives addresses from its beginning.
+    shared = ipaddress.ip_interface(gateway.machine.out("ip -brief -4 address show eth0").split()[-1])
+    shared = f"{shared.network.broadcast_address - 1}/{shared.network.prefixlen}"
+    address = shared.partition("/")[0]
+    code, output = converge(BOTH, gateway_shared_address=shared)
+    assert code == 0, output
+    has = f"ip -brief address show eth0 | grep -qw {address}"
+    answers = f"curl -skf --max-time 2 -H 'Authorization: Bearer {ALICE}' https://{address}:8443/v1/models | grep -q coder"
+    gateway.until(has)
+    gpu02.until(answers)
+    assert gpu02.machine.run(has, check=False).returncode != 0
+    gateway.machine.run("systemctl stop haproxy")
+    gpu02.until(f"{has} && {answers}")
+    # A gateway that has come back does not take the address, with its streams, from the other.
+    gateway.machine.run("systemctl start haproxy && sleep 6")
+    assert gateway.machine.run(has, check=False).returncode != 0
+    gateway.until(answers)
+    code, output = converge(BOTH, gateway_shared_address=shared)
+    assert code == 0 and {count["changed"] for count in lab_play.recap(output).values()} == {0}, output
+    code, output = converge(BOTH, gateway_shared_address=shared, gateway_shared_interface="")
+    assert code != 0 and "gateway_shared_address needs gateway_shared_interface" in output
+    assert gpu02.machine.run(has, check=False).returncode == 0
+    code, output = converge(BOTH)
+    assert code == 0, output
+    for host in (gateway, gpu02):
+        assert host.machine.run(f"{has} || systemctl is-active keepalived || ls /etc/keepalived/keepalived.conf", check=False).returncode != 0
+    gpu02.machine.run("systemctl disable --now haproxy && rm -r /etc/gpuhosts-gateway")

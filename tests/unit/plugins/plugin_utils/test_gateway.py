@@ -18,6 +18,7 @@ ROLES = pathlib.Path(__file__).parents[4] / "roles"
 SETTINGS = {
     "listen_address": "127.0.0.1", "certificate": "", "certificate_key": "", "certificate_file": "", "plaintext": False,
     "clients": [{"name": "alice", "key": "a" * 20}], "paths": ["/v1/completions"], "concurrency_factor": 1.0,
+    "shared_address": "", "shared_interface": "", "shared_router_id": 51,
 }  # fmt: skip
 CODER = {"name": "coder", "model": "a/b", "port": 8888}
 
@@ -184,6 +185,21 @@ def test_ways_to_listen_that_are_refused(settings, message):
     assert plan({"gpu01": host(CODER)}, **settings)["problems"] == [message]
     for fine in ({"plaintext": True}, {"certificate_file": "/etc/tls.pem"}):
         assert plan({"gpu01": host(CODER)}, listen_address="0.0.0.0", **fine)["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shared_address": "192.0.2.10"}, "gateway_shared_address is 192.0.2.10, which is no address with its prefix length: write one such as 192.0.2.10/24."),
+        ({"shared_address": "here/24"}, "gateway_shared_address is here/24, which is no address with its prefix length: write one such as 192.0.2.10/24."),
+        ({"shared_interface": ""}, "gateway_shared_address needs gateway_shared_interface, the gateways' interface on its network, such as eth0."),
+        ({"shared_router_id": 256}, "gateway_shared_router_id is 256: write a number from 1 to 255."),
+    ],
+)
+def test_addresses_that_cannot_be_shared(settings, message):
+    fine = {"shared_address": "192.0.2.10/24", "shared_interface": "eth0"}
+    assert plan({"gpu01": host(CODER)}, **fine)["problems"] == []
+    assert plan({"gpu01": host(CODER)}, **fine | settings)["problems"] == [message]
 
 
 def made(begins, ends):

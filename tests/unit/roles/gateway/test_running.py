@@ -48,7 +48,7 @@ def test_every_other_route_of_the_engine_is_closed(gateway, path):
 
 
 def test_a_path_is_switched_on_by_its_name(start):
-    with start(count=1, gateway_paths=["/v1/chat/completions", "/tokenize"]) as running:
+    with start(contexts=(4096,), gateway_paths=["/v1/chat/completions", "/tokenize"]) as running:
         assert running.ask("/tokenize", {"model": "coder", "prompt": "Hi"})[2]["count"] == 2
         assert running.ask("/v1/completions", {"model": "coder", "prompt": "Hi"})[0] == 403
 
@@ -121,7 +121,7 @@ def test_maps_that_haproxy_cannot_be_given(gateway, run_module, tmp_path):
 
 def test_quotas_are_the_clients_own(start):
     clients = [{"name": "few", "key": KEY, "requests_per_minute": 3}, {"name": "many", "key": "another-of-20-characters"}]
-    with start(count=1, gateway_clients=clients) as running:
+    with start(contexts=(4096,), gateway_clients=clients) as running:
         answers = [running.ask(body=CHAT) for dummy in range(5)]
         assert [status for status, *dummy in answers] == [200, 200, 200, 429, 429]
         _status, headers, answer = answers[-1]
@@ -130,7 +130,7 @@ def test_quotas_are_the_clients_own(start):
 
 
 def test_requests_at_once_are_counted_for_each_client(start):
-    with start(count=1, gateway_clients=[{"name": "one", "key": KEY, "concurrent_requests": 1}]) as running, pool(2) as threads:
+    with start(contexts=(4096,), gateway_clients=[{"name": "one", "key": KEY, "concurrent_requests": 1}]) as running, pool(2) as threads:
         running.engines[0].tell("slow:20")
         first = threads.submit(running.ask, body=CHAT | {"max_tokens": 60, "ignore_eos": True})
         running.engines[0].wait(lambda: "scur" and int(stat(running)["one"]) == 1)
@@ -156,9 +156,9 @@ def stat(running):
 
 def test_the_engine_gets_its_own_key_and_not_the_clients(start):
     # The engine asks for its own key under /v1: an answer is the proof.
-    with start(count=1) as running:
+    with start(contexts=(4096,)) as running:
         assert running.ask(body=CHAT)[0] == 200
-    with start(count=1, key="") as running:
+    with start(contexts=(4096,), key="") as running:
         assert running.ask(body=CHAT)[0] == 200
 
 
@@ -265,8 +265,23 @@ def test_a_session_counts_instead_of_the_beginning(start):
         assert {tuple(map(bool, counts)) for counts in shares(running, since).values()} in ({(True, False)}, {(False, True)})
 
 
+def test_a_long_request_goes_to_the_replica_with_room_for_it_and_a_short_one_does_not(start):
+    with start(contexts=(2048, 4096), gateway_check_seconds=1) as running:
+        since = [len(engine.log()) for engine in running.engines]
+        for number, tokens in enumerate((16, 2500, 16, 2600)):
+            status, dummy, answer = running.ask(body=begins(number) | {"max_tokens": tokens})
+            assert status == 200, answer
+        assert shares(running, since) == {"00": [1, 0], "01": [0, 1], "02": [1, 0], "03": [0, 1]}
+        # Without replicas of its own a short one goes there too.
+        running.engines[0].process.kill()
+        running.engines[1].wait(lambda: state(running)["gpu01:coder"].startswith("DOWN"))
+        assert running.ask(body=begins(0))[0] == 200
+        status, dummy, answer = running.ask(body=begins(0) | {"max_tokens": 5000})
+        assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+
+
 def test_what_waits_too_long_is_told_to_come_again(start):
-    with start(count=1, gateway_queue_seconds=1) as running, pool(8) as threads:
+    with start(contexts=(4096,), gateway_queue_seconds=1) as running, pool(8) as threads:
         slow(running, 5)
         answers = list(threads.map(lambda dummy: running.ask(body=CHAT | {"max_tokens": 20, "ignore_eos": True}), range(8)))
         assert {status for status, *dummy in answers} == {200, 429}
@@ -318,8 +333,9 @@ def test_a_host_is_taken_out_and_in_again_by_the_module_that_the_drain_tasks_use
         session = {"X-Session-Id": "one"}
         slow(running, 40)
         stream = threads.submit(running.ask, body=CHAT | {"max_tokens": 60, "ignore_eos": True}, headers=session)
-        running.engines[0].wait(lambda: sum(map(running_requests, running.engines)) == 1)
-        number = [running_requests(engine) for engine in running.engines].index(1)
+        found = []
+        running.engines[0].wait(lambda: found.extend(index for index, engine in enumerate(running.engines) if running_requests(engine)) or found)
+        number = found[0]
         server = f"gpu{number + 1:02}:coder"
         out = {"socket": running.admin, "host": server, "state": "disabled"}
         assert run_module(haproxy_module, **out, wait=True, wait_interval=1)["state_after"][0]["status"] == "MAINT"

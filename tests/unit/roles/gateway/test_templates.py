@@ -50,6 +50,27 @@ def test_a_converged_gateway_does_not_differ():
     assert value("__gateway_differs", facts=facts, gateway_port=8443) is True
 
 
+SHARED = {"gateway_shared_address": "192.0.2.10/24", "gateway_shared_interface": "eth0"}
+
+
+def test_a_shared_address_is_kept_by_keepalived_beside_it():
+    text = value("keepalived.conf.j2", gateway_servers=["gw00", "gw01"], **SHARED)
+    assert "192.0.2.10/24" in text and "interface eth0" in text and "priority 199" in text
+    facts = converged()
+    assert value("__gateway_differs", facts=facts, **SHARED) is True
+    assert value("__gateway_missing", facts=facts, **SHARED) == ["keepalived"]
+    facts = converged(**SHARED)
+    facts["packages"]["keepalived"], facts["gateway"]["units"]["keepalived.service"] = "2.2", True
+    assert value("__gateway_differs", facts=facts, **SHARED) is False
+    # HAProxy goes on as it is, whatever becomes of the address.
+    other = SHARED | {"gateway_shared_address": "192.0.2.11/24"}
+    assert (value("__gateway_restarted", facts=facts, **other), value("__gateway_reloaded", facts=facts, **other)) == (False, False)
+    assert value("__gateway_differs", facts=facts) is True
+    assert value("__gateway_shared_before", facts=facts) is True
+    facts["gateway"]["units"]["keepalived.service"] = False
+    assert value("__gateway_differs", facts=facts, **SHARED) is True
+
+
 def test_what_a_change_costs_a_running_gateway():
     facts, fewer = converged(), {"gateway_clients": lab_gateway.CLIENTS[:1]}
     assert (value("__gateway_restarted", facts=facts, **fewer), value("__gateway_reloaded", facts=facts, **fewer)) == (False, False)
