@@ -67,6 +67,9 @@ _value:
     directory:
       description: That directory in the store.
       type: str
+    offer:
+      description: Name of the manifest in a store behind a URL, see P(gpuhosts.inference.wheel_offer#filter).
+      type: str
     wanted:
       description: What the wheel depends on.
       type: dict
@@ -94,7 +97,7 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instanc
 def wheel_artifact(package, image, image_id, probe, store, repository=""):
     want = wheel.wanted(plain(package), str(image), plain(image_id), plain(probe))
     found = wheel.stored(want, str(store))
-    return {"wanted": want, **found, "image": found["images"].get(str(repository))}
+    return {"wanted": want, "offer": wheel.offer(want), **found, "image": found["images"].get(str(repository))}
 
 
 class FilterModule:

@@ -5,6 +5,9 @@
 A store is a directory on the controller, or a share that is mounted there. It has one directory for each wheel, named by the wheel's key, with the
 wheel and manifest.json: {"wanted": what it was built for, "wheel": its file name, "sha256": its checksum, and what else the build said}. Where an image
 was made with the wheel inside, images.json says so: {repository: reference by digest}.
+
+Served by any web server, it is a store behind a URL, in which nothing can be searched for. So every manifest lies there once more, under a name that is
+known before an image was looked into.
 """
 
 from __future__ import annotations
@@ -48,6 +51,22 @@ def key(want: Mapping) -> str:
     return f"{want['name']}-{want['version']}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
+def offer(want: Mapping) -> str:
+    """The name under which a store behind a URL has the manifest of the wheel. Of Python, PyTorch and CUDA it needs nothing: the image says what they are."""
+    return key({**want, **dict.fromkeys(FROM_PROBE)}) + ".json"
+
+
+def offered(text: str, want: Mapping) -> dict | None:
+    """What a store behind a URL offers: {key, wheel, sha256, manifest}; None where the text is not the manifest of a wheel that fulfils what is wanted."""
+    try:
+        manifest = json.loads(text)
+        found = {"key": key(manifest["wanted"]), "wheel": manifest["wheel"], "sha256": manifest["sha256"], "manifest": manifest}
+        sound = _fits(manifest, want) and re.fullmatch(r"[\w.+-]+\.whl", found["wheel"]) and re.fullmatch(r"[0-9a-f]{64}", found["sha256"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return found if sound else None
+
+
 def stored(want: Mapping, store: str) -> dict:
     """The wheel in a store that fulfils what is wanted; a value that is not known (None) fits any.
 
@@ -57,7 +76,7 @@ def stored(want: Mapping, store: str) -> dict:
     for path in sorted(pathlib.Path(store).glob(f"{want['name']}-{want['version']}-*/manifest.json")):
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            fits = all(value is None or manifest["wanted"].get(name) == value for name, value in want.items())
+            fits = _fits(manifest, want)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # what a run that was cut off has left is built anew
         if fits:
@@ -65,6 +84,10 @@ def stored(want: Mapping, store: str) -> dict:
             problem = _damage(path.parent / manifest["wheel"], manifest["sha256"])
             return {**found, "state": "broken" if problem else "stored", "problem": problem, "images": _images(path.parent / "images.json")}
     return {"state": "missing", "key": key(want), "directory": str(pathlib.Path(store) / key(want)), "problem": None, "images": {}}
+
+
+def _fits(manifest: Mapping, want: Mapping) -> bool:
+    return all(value is None or manifest["wanted"].get(name) == value for name, value in want.items())
 
 
 def _images(path: pathlib.Path) -> dict:

@@ -1,9 +1,10 @@
-"""The real engine under every supervisor: it serves, a second run changes nothing, and it survives what happens to a host."""
+"""The real engine under every supervisor, once with a wheel: it serves, a second run changes nothing, and it survives what happens to a host."""
 
 import json
 import time
 
 import lab_play
+import lab_wheel
 import pytest
 
 MODEL = "gpuhosts-lab/tiny-qwen3"
@@ -14,10 +15,17 @@ INSTANCES = [CODER | {"gpus": [0]}] + [
     for card, (supervisor, port) in enumerate((("docker", 8890), ("compose", 8891)), 1)
 ]
 NAMES = [instance["name"] for instance in INSTANCES]
+# Docker's starts with a wheel that is compiled on gpu01 (molecule/flash_attn_wheel has all else that there is to see of wheels).
+INSTANCES[1]["attention_strategy"] = "wheel"
 
 
-def serve(*arguments):
-    return lab_play.play("playbooks/serve.yml", "--extra-vars", json.dumps({"vllm_instances": INSTANCES}), *arguments, host="gpu01")
+def play(playbook, host="gpu01", instances=INSTANCES, **variables):
+    inventories = ("inventories/lab", lab_wheel.INVENTORIES["small"])
+    return lab_play.play(playbook, "--extra-vars", json.dumps({"vllm_instances": instances, **variables}), host=host, inventories=inventories)
+
+
+def serve():
+    return play("playbooks/serve.yml")
 
 
 def answers(machine, port, seconds=180):
@@ -38,6 +46,8 @@ def answers(machine, port, seconds=180):
 @pytest.fixture(scope="module")
 def machine(on):
     """gpu01 with one instance for each supervisor; the scenario's own instance afterwards."""
+    status, output = lab_play.play(lab_wheel.SCENARIO / "prepare.yml")
+    assert status == 0, output
     status, output = serve()
     assert status == 0, output
     yield on("gpu01")
@@ -52,8 +62,17 @@ def test_each_answers(machine):
 def test_a_second_run_changes_nothing(machine):
     before = machine.out("docker ps --no-trunc --format '{{.ID}}' | sort")
     status, output = serve()
-    assert status == 0 and "changed=0" in output, output
+    assert status == 0 and "changed=0" in output and "Build small-cuda" not in output, output
     assert machine.out("docker ps --no-trunc --format '{{.ID}}' | sort") == before
+
+
+def test_a_wheel_is_compiled_once_and_carried_to_each_host(machine, on):
+    """Really compiled, with nvcc, for the cards alone. The second host asks no builder."""
+    lab_wheel.holds_code_for_sm_75_alone(lab_wheel.stored())
+    lab_wheel.is_started_with(machine, "vllm-docker", lab_wheel.stored())
+    status, output = play("playbooks/artifacts.yml", host="gpu02", instances=INSTANCES[1:2], flash_attn_wheel_builder="nowhere.invalid")
+    assert status == 0, output
+    lab_wheel.is_carried(on("gpu02"), lab_wheel.stored())
 
 
 def test_the_containers_are_alike(machine):

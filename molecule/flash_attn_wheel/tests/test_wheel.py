@@ -1,49 +1,41 @@
 """A wheel that was really compiled: on both hosts, in what serves, and what is said when something is in the way."""
 
+import functools
+import http.server
 import json
+import os
+import re
 import shlex
+import shutil
+import signal
+import subprocess
+import threading
 
+import lab_play
 import lab_serving
+import lab_wheel
 import pytest
 from lab_play import recap
+from lab_wheel import stored
 
 IMAGE = "example.org/vllm:mine"
 
 
-def holds_code_for_sm_75_alone(directory):
-    manifest = json.loads((directory / "manifest.json").read_text())
-    listings = [text for listing in manifest["objdump"].values() for text in listing.values()]
-    lines = [line for text in listings for line in text.splitlines()]
-    assert lines and all(line.endswith(".sm_75.cubin") for line in lines), lines
-    assert manifest["wanted"]["archs"] == ["7.5"] and manifest["imported"] == manifest["imports"]
-    assert (manifest["torch"], manifest["cuda"], manifest["builder"]) == ("2.6.0+cu124", "12.4", "gpu01")
-
-
 def serves_with(host, directory):
-    manifest = json.loads((directory / "manifest.json").read_text())
-    assert host.machine.out(f"sha256sum /var/lib/vllm/wheels/{directory.name}/{manifest['wheel']}").split()[0] == manifest["sha256"]
-    assert "PYTHONPATH=/tmp/gpuhosts-wheel" in host.machine.out("docker exec vllm-coder cat /proc/1/environ | tr '\\0' '\\n'")
-    inside = f"import torch; import {manifest['imports'][0]} as module; print(module.__file__)"
-    found = host.machine.out(f"docker exec --env PYTHONPATH=/tmp/gpuhosts-wheel vllm-coder python3 -c {shlex.quote(inside)}")
-    assert found.startswith("/tmp/gpuhosts-wheel/")
+    lab_wheel.is_started_with(host.machine, "vllm-coder", directory)
     assert host.ask(timeout=120) == 200
 
 
-def test_it_holds_code_for_sm_75_and_nothing_else(stored):
-    holds_code_for_sm_75_alone(stored())
+def test_it_holds_code_for_sm_75_and_nothing_else():
+    lab_wheel.holds_code_for_sm_75_alone(stored())
 
 
-def test_both_hosts_serve_with_it(hosts, stored):
+def test_both_hosts_serve_with_it_and_without_a_card_the_forward_pass_is_not_run(hosts):
     for host in hosts:
         serves_with(host, stored())
 
 
-def test_without_a_card_the_forward_pass_is_not_run_and_that_is_kept(hosts, stored):
-    proofs = [json.loads(host.machine.out(f"cat /var/lib/vllm/wheels/{stored().name}/proof.json")) for host in hosts]
-    assert all(proof["forward"] is None and proof["not_run"] for proof in proofs), proofs
-
-
-def test_a_second_run_builds_nothing_and_changes_nothing(play, hosts, stored):
+def test_a_second_run_builds_nothing_and_changes_nothing(play, hosts):
     before = [host.started() for host in hosts]
     status, output = play("playbooks/site.yml")
     assert status == 0, output
@@ -51,7 +43,7 @@ def test_a_second_run_builds_nothing_and_changes_nothing(play, hosts, stored):
     assert [host.started() for host in hosts] == before
 
 
-def test_a_wheel_that_was_damaged_on_a_host_is_carried_anew(play, hosts, stored):
+def test_a_wheel_that_was_damaged_on_a_host_is_carried_anew(play, hosts):
     path = f"/var/lib/vllm/wheels/{stored().name}"
     host = hosts[1]
     sums = host.machine.out(f"sha256sum {path}/*.whl")
@@ -61,7 +53,7 @@ def test_a_wheel_that_was_damaged_on_a_host_is_carried_anew(play, hosts, stored)
     assert host.machine.out(f"sha256sum {path}/*.whl") == sums
 
 
-def test_a_wheel_that_was_damaged_in_the_store_is_carried_nowhere(play, stored):
+def test_a_wheel_that_was_damaged_in_the_store_is_carried_nowhere(play):
     (wheel,) = stored().glob("*.whl")
     whole = wheel.read_bytes()
     wheel.write_bytes(whole[:-1] + b"x")
@@ -85,6 +77,37 @@ def test_without_a_wheel_in_the_store_a_builder_that_is_down_stops_the_run_befor
     assert "Nothing was changed on any host." in output and recap(output)["gpu02"]["changed"] == 0
 
 
+def test_a_wheel_of_the_sites_store_needs_no_builder(play, hosts, tmp_path):
+    """A controller that has no wheel takes it from another one's store, and it is the one that the host has."""
+    show = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(lab_wheel.STATE / "wheels"))
+    before = hosts[1].started()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), show) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{site.server_port}"
+        status, output = play(
+            "playbooks/site.yml", "gpu02", flash_attn_wheel_builder="nowhere.invalid", flash_attn_wheel_store=str(tmp_path), flash_attn_wheel_site_store=url
+        )
+        site.shutdown()
+    assert status == 0, output
+    assert lab_wheel.read(tmp_path / stored().name) == lab_wheel.read(stored())
+    assert hosts[1].started() == before
+
+
+def test_a_wheel_for_another_python_is_told_before_anything_starts_with_it(play, hosts, tmp_path):
+    other = tmp_path / stored().name
+    shutil.copytree(stored(), other)
+    manifest = lab_wheel.read(other)
+    (other / manifest["wheel"]).rename(other / manifest["wheel"].replace("cp311", "cp312"))
+    (other / "manifest.json").write_text(json.dumps(manifest | {"wheel": manifest["wheel"].replace("cp311", "cp312")}))
+    root = "/var/lib/gpuhosts/wheel-test"
+    status, output = play("playbooks/artifacts.yml", host="gpu02", flash_attn_wheel_store=str(tmp_path), flash_attn_wheel_root=root)
+    hosts[1].machine.remove(root)
+    assert status != 0
+    assert re.search(
+        r"The wheel \S+-cp312-cp312-linux_x86_64.whl cannot be installed in the image: ERROR: .* is not a supported wheel on this platform", output
+    )
+
+
 # -- What a build says ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -99,7 +122,7 @@ def build(play, hosts, tmp_path):
         )
         machine.run(f"docker commit mine {IMAGE} && docker rm mine")
         given = {"vllm_images": {"0.8.5": IMAGE}, "flash_attn_wheel_store": str(tmp_path / "store"), "flash_attn_wheel_build_root": directory}
-        return play("playbooks/artifacts.yml", host="gpu01", **given, **variables)
+        return play("playbooks/artifacts.yml", host="gpu01", **(given | variables))
 
     yield run
     machine.run(f"docker image rm --force {IMAGE}; rm -rf {directory}")
@@ -141,6 +164,26 @@ def test_what_the_compiler_said(build):
     assert 'The compiler said: /tmp/bad.h(1): error: identifier "nothing" is undefined' in output, output
 
 
+def test_other_archs_by_data(build, hosts):
+    status, output = build(flash_attn_wheel_archs=["9.0", "8.0"])
+    assert status == 0, output
+    listing = hosts[0].machine.out("cat /var/lib/gpuhosts/wheel-test/*/status.json")
+    assert sorted(set(re.findall(r"sm_\d+\.\w+", listing))) == ["sm_80.cubin", "sm_90.cubin"]
+
+
+def test_the_operators_machine_is_a_builder_too(build, tmp_path):
+    """With a Docker Engine of its own, where the image is known by the same name."""
+    listed = subprocess.run(["docker", "images", "--quiet", "gpuhosts-lab/engine_real_nvcc"], capture_output=True, text=True, check=True)
+    subprocess.run(["docker", "tag", listed.stdout.split()[0], IMAGE], check=True)
+    try:
+        status, output = build(flash_attn_wheel_builder="localhost", flash_attn_wheel_build_root=str(tmp_path / "build"))
+    finally:
+        subprocess.run(["docker", "image", "rm", IMAGE], check=True, capture_output=True)
+    assert status == 0, output
+    (manifest,) = (tmp_path / "store").glob("*/manifest.json")
+    assert lab_wheel.read(manifest.parent)["builder"] == "localhost"
+
+
 def test_an_instance_that_compiles_when_it_starts(play, hosts):
     """The host serves that way afterwards."""
     host = hosts[0]
@@ -153,7 +196,7 @@ def test_an_instance_that_compiles_when_it_starts(play, hosts):
     assert "step" not in host.machine.out("docker logs vllm-coder 2>&1 | head -3"), "it is compiled once"
 
 
-def test_an_image_with_the_wheel_inside(play, hosts, stored):
+def test_an_image_with_the_wheel_inside(play, hosts):
     """Made on gpu01, pushed to the mirror's registry, and served with by both; a second run makes none."""
     repository = "mirror:5000/site/vllm-small-cuda"
     wanted = {
@@ -182,13 +225,53 @@ def test_an_image_without_a_registry_is_refused_before_any_change(play):
     assert recap(output)["gpu02"]["changed"] == 0
 
 
+# With flash-attn's own Python around it, and only its kernel in other hands: what a card is asked for the proof.
+FORWARD = """
+import sys, types
+sys.path.insert(0, "/gpuhosts")
+import torch, flash_attn.flash_attn_interface as interface
+import build, prove
+
+def fwd(query, key, value, out, starts, starts_k, longest, longest_k, dropout, scale, zero, causal, probabilities, splits, generator):
+    assert (longest, dropout, causal) == (prove.LENGTH, 0.0, False)
+    for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist()):
+        parts = (part[begin:end].transpose(0, 1).float() for part in (query, key, value))
+        out[begin:end] = (factor * torch.nn.functional.scaled_dot_product_attention(*parts, scale=scale)).transpose(0, 1).half()
+    return torch.empty(0), torch.empty(0)
+
+interface.flash_attn_cuda = types.SimpleNamespace(fwd=fwd)
+for factor in (1.0, 1.1):
+    try:
+        print(sorted(prove.forward(torch, prove.flash_attention(torch), "cpu")))
+    except build.Failed as error:
+        print(error)
+"""
+
+
 @pytest.mark.slow
-def test_flash_attn_itself(play, hosts, stored):
-    """As the role's defaults have it; about 12 minutes of one core. The hosts serve with it afterwards."""
+def test_flash_attn_itself(play, hosts):
+    """As the role's defaults have it; about 12 minutes of one core, through a run that is cut off. The hosts serve with it afterwards."""
+    words, settings = lab_play.command("playbooks/site.yml", inventories=("inventories/lab", lab_wheel.INVENTORIES["flash-attn"]))
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True, **settings)
+    hosts[0].until("grep -q '\"step\": [1-9]' /var/lib/gpuhosts/wheels/flash-attn-1.0.9-*/status.json", seconds=1200)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
     status, output = play("playbooks/site.yml", wheel="flash-attn", timeout=3600)
     assert status == 0, output
-    holds_code_for_sm_75_alone(stored("flash-attn"))
+    directory = stored("flash-attn")
+    assert re.search(rf"{directory.name}: step \d of \d, \d at once, \d+ s", output), output
+    assert hosts[0].machine.out(f"grep -c '^ *.1/' /var/lib/gpuhosts/wheels/{directory.name}/build.log") == "1", "it was begun once"
+    lab_wheel.holds_code_for_sm_75_alone(directory)
     for host in hosts:
-        serves_with(host, stored("flash-attn"))
+        serves_with(host, directory)
     status, output = play("playbooks/site.yml", wheel="flash-attn")
     assert status == 0 and all(recap(output)[host.name]["changed"] == 0 for host in hosts), output
+
+
+@pytest.mark.slow
+def test_the_forward_pass_of_the_proof_but_for_its_kernel(hosts):
+    """No card is here. What it compares, how flash-attn 1.0.9 is called, and that a wrong result is refused, shows without one."""
+    found = hosts[0].machine.run("docker exec --interactive --env PYTHONPATH=/tmp/gpuhosts-wheel vllm-coder python3 -", text=FORWARD).stdout
+    right, wrong = found.splitlines()
+    assert right == "['128', '64']"
+    assert wrong.startswith("The forward pass with head size 64 differs from the reference by 0.") and wrong.endswith("above 0.01: do not use this wheel.")

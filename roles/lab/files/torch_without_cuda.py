@@ -9,6 +9,8 @@ symbol that the libraries we keep want from them is defined once more:
   address ends in zeros;
 - C++ type information is an empty class with its own name, because pybind11 reads the name on import.
 
+So is what extensions with CUDA code want of at::cuda, so that they are linked and imported too.
+
 Usage: torch_without_cuda.py TORCH_LIB_DIRECTORY    (needs nm, readelf, as and ld from binutils)
 """
 
@@ -24,6 +26,7 @@ KEPT = ("libc10.so", "libc10_cuda.so", "libshm.so", "libtorch.so", "libtorch_cpu
 REPLACED = "libtorch_cuda.so"
 NVIDIA = re.compile(r"\(NEEDED\).*\[(libcu\w*\.so\.\d+)\]")
 CUDA_PREFIXES = ("cu", "__cuda")
+EXTENSION_PREFIXES = ("_ZN2at4cuda", "_ZN2at17CUDAGeneratorImpl")  # at::cuda, at::CUDAGeneratorImpl
 
 
 def symbols(library: pathlib.Path, which: str) -> set[str]:
@@ -65,10 +68,11 @@ def main(directory: pathlib.Path) -> None:
     removed = [library for library in directory.glob("lib*.so") if library.name not in KEPT]
     cuda = set().union(*(symbols(library, "defined") for library in removed))
     wanted = set().union(*(symbols(directory / name, "undefined") for name in KEPT))
-    missing = sorted(name for name in wanted if name in cuda or name.startswith(CUDA_PREFIXES))
+    missing = {name for name in wanted if name in cuda or name.startswith(CUDA_PREFIXES)}
+    missing |= {name for name in cuda if name.startswith(EXTENSION_PREFIXES)}
     for library in removed:
         library.unlink()
-    link(directory / REPLACED, missing)
+    link(directory / REPLACED, sorted(missing))
     for name in sorted(set().union(*(needed(directory / name) for name in KEPT))):
         link(directory / name, [])
 

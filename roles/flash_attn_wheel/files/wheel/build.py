@@ -4,7 +4,8 @@ Usage: build.py DIRECTORY
 
 DIRECTORY is kept from one try to the next: what was compiled stays compiled. It has spec.json:
 
-    source    name of the sdist in DIRECTORY        name, version   what its metadata must say
+    source    name of the sdist in DIRECTORY        source_sha256   its checksum
+    name, version   what its metadata must say
     archs     compute capabilities, ["7.5"]         imports         modules that are imported for proof, beside torch
     jobs      how many compilers at once, [4, 2, 1]: the next one after a try that ran out of memory
     environment   more variables for the build      python, torch, cuda   what the image was known to have, null where it was not looked into
@@ -139,9 +140,12 @@ def find_compiler(spec):
 
 
 def unpack(directory, spec):
-    """The directory of the sources, unpacked once."""
+    """The directory of the sources, unpacked once; Failed where they are not those that were pinned."""
     whole = os.path.join(directory, "source")
     if not os.path.isdir(whole):
+        found = sha256(os.path.join(directory, spec["source"]))
+        if found != spec["source_sha256"]:
+            raise Failed(f"{spec['source']} is not what was pinned: its SHA-256 is {found}, and flash_attn_wheel_sha256 is {spec['source_sha256']}.")
         partial = whole + ".partial"
         shutil.rmtree(partial, ignore_errors=True)
         with tarfile.open(os.path.join(directory, spec["source"])) as archive:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from ansible_collections.gpuhosts.inference.plugins.filter.wheel_artifact import wheel_artifact
+from ansible_collections.gpuhosts.inference.plugins.filter.wheel_offer import wheel_offer
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils import wheel
 
 GIB = 2**30
@@ -100,6 +101,45 @@ def test_the_image_with_the_wheel_inside_is_known_by_its_repository(store, text,
 def test_what_is_left_of_a_run_that_was_cut_off_is_no_wheel(store, text):
     (store / wheel.key(WANT) / "manifest.json").write_text(text)
     assert wheel.stored(WANT, str(store)) | {"directory": ""} == {"state": "missing", "key": wheel.key(WANT), "directory": "", "problem": None, "images": {}}
+
+
+# -- A store behind a URL ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_wheel_is_offered_under_a_name_that_is_known_before_its_image_was_looked_into():
+    bare = wheel.wanted(PACKAGE, f"vllm/vllm-openai@{DIGEST}", None, None)
+    assert wheel.offer(bare) == wheel.offer(WANT) == wheel.key(bare) + ".json"
+    assert wheel.offer({**WANT, "archs": ["8.0"]}) != wheel.offer(WANT)
+    assert wheel_artifact(PACKAGE, f"vllm@{DIGEST}", None, None, "/nowhere")["offer"] == wheel.offer(WANT)
+
+
+OFFERED = {"wanted": WANT, "wheel": "flash-1.0+cu.whl", "sha256": "0" * 64, "imports": ["x"]}
+
+
+def test_what_is_offered_has_its_own_key():
+    found = wheel_offer(json.dumps(OFFERED), wheel.wanted(PACKAGE, f"vllm@{DIGEST}", None, None))
+    assert found == {"key": wheel.key(WANT), "wheel": "flash-1.0+cu.whl", "sha256": "0" * 64, "manifest": OFFERED}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"wheel": "../../etc/cron.d/x.whl"},
+        {"wheel": "x.whl\n"},
+        {"wheel": None},
+        {"sha256": "https://elsewhere.example/SHA256SUMS"},
+        {"wanted": {**WANT, "image": "sha256:9"}},
+        {"wanted": {**WANT, "torch": "2.7.0"}},
+        {"wanted": "flash-attn"},
+    ],
+)
+def test_what_is_offered_is_not_believed(change):
+    assert wheel_offer(json.dumps(OFFERED | change), WANT) is None
+
+
+@pytest.mark.parametrize("text", ["", "<html>", "[]", "{}", "null", '"manifest"'])
+def test_no_manifest_at_all(text):
+    assert wheel_offer(text, WANT) is None
 
 
 # -- The builder's share -------------------------------------------------------------------------------------------------------------------

@@ -117,7 +117,17 @@ def builder(tmp_path, programs, monkeypatch):
             programs.build.script(home / "bin/cuobjdump", "#!/bin/sh\necho 'ELF file    1: x.1.sm_75.cubin'\n")
 
     def build(script="", **more):
-        spec = {"source": "small.tar.gz", "name": "small-cuda", "version": "0.1.0", "archs": ["7.5"], "imports": ["small_cuda"], "jobs": [4, 2, 1], **more}
+        pinned = programs.build.sha256(directory / "small.tar.gz")
+        spec = {
+            "source": "small.tar.gz",
+            "source_sha256": pinned,
+            "name": "small-cuda",
+            "version": "0.1.0",
+            "archs": ["7.5"],
+            "imports": ["small_cuda"],
+            "jobs": [4, 2, 1],
+            **more,
+        }
         (directory / "spec.json").write_text(json.dumps(spec))
         path = tmp_path / "pip.sh"
         path.write_text(f"echo $MAX_JOBS $TORCH_CUDA_ARCH_LIST >> {tmp_path}/calls\n{script}\n")
@@ -143,6 +153,12 @@ def test_a_wheel_and_what_is_known_of_it(builder):
     assert (status["torch"], status["cuda"], status["jobs"]) == ("2.6.0+cu124", "12.4", 4)
     assert status["objdump"]["x.so"]["elf"] == "ELF file    1: x.1.sm_75.cubin\n"
     assert builder.calls() == ["4 7.5"]
+
+
+def test_other_sources_than_the_pinned_ones_are_not_compiled(builder):
+    status = builder("exit 0", source_sha256="7c7e")
+    assert status["state"] == "failed" and not (builder.directory / "source").exists()
+    assert status["error"].startswith("small.tar.gz is not what was pinned: its SHA-256 is ") and status["error"].endswith("flash_attn_wheel_sha256 is 7c7e.")
 
 
 def test_fewer_jobs_after_each_try_that_ran_out_of_memory(builder):
