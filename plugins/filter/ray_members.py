@@ -42,7 +42,7 @@ _value:
 """
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.gpuhosts.inference.plugins.plugin_utils.ray_cluster import DEFAULT_PORT
+from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.cluster import DEFAULT_PORT
 
 SETTINGS = ("address", "interface", "bandwidth_gbit")
 HARDWARE = ("gpus", "memory_bytes", "cpus", "nvlink", "driver_version")

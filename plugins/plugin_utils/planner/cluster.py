@@ -20,6 +20,7 @@ from .problem import PlanRefused, Problem
 from .weights import stage_layers
 
 MOST_HOSTS = 16
+DEFAULT_PORT, PORTS = 6379, 121  # Ray's own, and how many it uses from that one on
 # Other sizes of tensor parallelism are tried only where one of these refuses the largest.
 SHAPES = frozenset(
     {
@@ -36,11 +37,11 @@ UNEVEN_SHARE = 0.1  # of the budget: room for the KV cache on one rank that the 
 def plan(instance, members, model_config, ledger=(), tensor_bytes=None, name: str = "") -> dict:
     """Decide as plan.plan does, for an instance with the key hosts. Nothing that the arguments hold makes it raise.
 
-    members: inventory name -> {hardware, address, interface, bandwidth_gbit, allow_public, instances}, what each host has: its cards as gpu_facts returns them,
+    members: inventory name -> {hardware, address, interface, bandwidth_gbit, port, allow_public, instances}, what each host has: its cards as gpu_facts returns them,
     its address and interface on the hosts' own network, the Gbit/s of its link, whether that address may be public, and its own vllm_instances. name: the
     host that the instance is planned for, which has to be the first. Added to the plan is
 
-        cluster    {hosts: [{name, address, interface, gpus, layers: [first, last]}], link: {host, gbit_per_second, bytes_per_token, decode_seconds,
+        cluster    {hosts: [{name, address, interface, gpus, layers: [first, last]}], port, link: {host, gbit_per_second, bytes_per_token, decode_seconds,
                    batch_seconds}}; link is null where a bandwidth is not known, and cluster where the hosts could not be read
     """
     try:
@@ -141,6 +142,9 @@ def _network(name: str, member: dict) -> Iterator[Problem]:
     elif not address.is_private and not member.get("allow_public"):
         message = f"{name} has the ray_cluster_address {address}, which is public, and Ray lets everybody who reaches it run programs."
         yield Problem("public_address", message, "Use a private network, or set ray_cluster_allow_public: true where nobody else reaches it.")
+    port = member.get("port", DEFAULT_PORT)
+    if not (values.is_int(port) and 1024 <= port <= 65535 - PORTS):
+        yield Problem("invalid_port", f"{name} has ray_cluster_port {values.shown(port)}.", f"Use a number from 1024 to {65535 - PORTS}.")
     bandwidth = member.get("bandwidth_gbit")
     if bandwidth is not None and not (values.is_number(bandwidth) and 0 < bandwidth <= 10000):
         yield Problem("invalid_bandwidth", f"{name} has ray_cluster_bandwidth_gbit {values.shown(bandwidth)}.", "Write the Gbit/s of its link, such as 10.")
@@ -258,7 +262,7 @@ def _cluster(members: dict, read: dict[str, hardware.Host], size: int, case: jud
     ]
     speeds = {name: members[name].get("bandwidth_gbit") for name in read}
     if None in speeds.values() or settings is None:
-        return {"hosts": hosts, "link": None}
+        return {"hosts": hosts, "port": members[hosts[0]["name"]].get("port", DEFAULT_PORT), "link": None}
     slowest = min(speeds, key=speeds.get)
     # distributed/parallel_state.py send_tensor_dict: hidden states and residual, each in as many parts as a stage has ranks.
     token = 2 * case.model.hidden * settings.activation_bytes
@@ -270,7 +274,7 @@ def _cluster(members: dict, read: dict[str, hardware.Host], size: int, case: jud
         "decode_seconds": settings.max_num_seqs * token / second,
         "batch_seconds": settings.max_num_batched_tokens * token / second,
     }
-    return {"hosts": hosts, "link": link}
+    return {"hosts": hosts, "port": members[hosts[0]["name"]].get("port", DEFAULT_PORT), "link": link}
 
 
 def _warnings(read: dict[str, hardware.Host], size: int, found: dict) -> Iterator[Problem]:
