@@ -104,7 +104,8 @@ def _read(given: dict, members: dict, name: str) -> dict[str, hardware.Host]:
     problems = problems or list(_taken(names[1:], members, found, _cards(given, found)))
     if problems:
         raise PlanRefused(problems)
-    return found
+    # executor/ray_distributed_executor.py sort_by_driver_then_worker_ip: after the head in the order of the addresses, as texts.
+    return {each: found[each] for each in [names[0], *sorted(names[1:], key=lambda each: members[each]["address"])]}
 
 
 def _alike(names: list[str], members: dict) -> Iterator[Problem]:

@@ -59,6 +59,12 @@ def test_three_hosts_share_the_layers_as_the_engine_does():
     assert [host["layers"] for host in asked("box1", "box2", "box3")["cluster"]["hosts"]] == [[0, 26], [27, 53], [54, 79]]
 
 
+def test_stages_are_in_the_order_in_which_the_engine_puts_them():
+    """After the head by address, and as texts: 10.0.0.10 comes before 10.0.0.9."""
+    known = members(box2=member(9), box3=member(10))
+    assert [host["name"] for host in asked("box1", "box2", "box3", known=known)["cluster"]["hosts"]] == ["box1", "box3", "box2"]
+
+
 def test_the_link_is_said_in_numbers():
     known = members(box2=member(2, bandwidth_gbit=1))
     link = asked("box1", "box2", known=known, options={"max_num_seqs": 64, "max_num_batched_tokens": 2048})["cluster"]["link"]
