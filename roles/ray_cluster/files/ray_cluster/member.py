@@ -62,12 +62,15 @@ def missing(nodes, members):
 
 
 def lost(nodes, joined):
-    """(name, why) of the first member whose node is gone. joined: name -> NodeID. A worker that came back in the meantime is another node."""
-    alive = {node["NodeID"]: node for node in nodes}
+    """(name, why) of the first member whose node is gone. joined: name -> NodeID. Ray that was started again on a host is another node there."""
+    known = {node["NodeID"]: node for node in nodes}
+    alive = {node["NodeManagerAddress"]: node["NodeID"] for node in nodes if node["Alive"]}
     for name, node in joined.items():
-        found = alive.get(node)
+        found = known.get(node)
         if found is None or not found["Alive"]:
-            return name, (found or {}).get("DeathReasonMessage") or "it does not answer"
+            return name, (found or {}).get("DeathReasonMessage") or "Ray does not know it any more"
+        if alive[found["NodeManagerAddress"]] != node:
+            return name, "its Ray was started again"
     return None
 
 
@@ -89,9 +92,9 @@ def head(options):
     ray = connect(options)
     if not wait(ray, others):
         return NOT_YET
-    members = {"the head": options.address, **others}
-    joined = {name: node["NodeID"] for node in ray.nodes() if node["Alive"] for name, address in members.items() if address == node["NodeManagerAddress"]}
-    say(f"{len(joined)} of {len(members)} members have joined: {listed(members)}")
+    alive = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    joined = {name: alive[address] for name, address in others.items()}
+    say(f"all {1 + len(others)} members have joined: {listed({'the head': options.address, **others})}")
     carried = pathlib.Path.home() / ".config/vllm/ray_non_carry_over_env_vars.json"
     carried.parent.mkdir(parents=True, exist_ok=True)
     carried.write_text(json.dumps(NOT_CARRIED), encoding="ascii")
@@ -111,9 +114,9 @@ def head(options):
     else:
         # What an engine dies of may be a worker's end that Ray has not noticed yet.
         silent = [(name, "nobody answers there any more") for name, address in others.items() if not answers(address, options.port + 1)]
-        gone = silent[0] if engine.returncode and not stopping and silent else None
+        gone = None if stopping or not engine.returncode else lost(ray.nodes(), joined) or (silent[0] if silent else None)
     if gone:
-        say(f"the worker {gone[0]} ({members[gone[0]]}) was lost: {gone[1]}. The engine cannot go on without it: all members start again")
+        say(f"the worker {gone[0]} ({others[gone[0]]}) was lost: {gone[1]}. The engine cannot go on without it: all members start again")
         return 1
     return engine.returncode if engine.returncode >= 0 else 128 - engine.returncode
 
@@ -152,7 +155,6 @@ def end(engine):
 
 def worker(options):
     """Become Ray's node for as long as there is a head."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     environment = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "15", "RAY_gcs_server_request_timeout_seconds": "10"}
     say(f"joining {options.head}:{options.port} as {options.address}")
     os.execvpe("ray", [*start_argv(options), f"--address={options.head}:{options.port}", "--block"], environment)

@@ -186,6 +186,9 @@ def node(address, alive=True, identity=None, why=""):
     return {"NodeManagerAddress": address, "Alive": alive, "NodeID": identity or address, "DeathReasonMessage": why}
 
 
+BOTH_NODES = [node("10.0.0.1", identity="1"), node("10.0.0.2", identity="2")]
+
+
 def test_who_has_not_joined(member):
     others = {"box2": "10.0.0.2", "box3": "10.0.0.3"}
     assert member.missing([node("10.0.0.1"), node("10.0.0.3"), node("10.0.0.2", alive=False)], others) == {"box2": "10.0.0.2"}
@@ -193,12 +196,14 @@ def test_who_has_not_joined(member):
 
 
 def test_who_was_lost(member):
-    joined = {"the head": "1", "box2": "2"}
-    assert member.lost([node("10.0.0.1", identity="1"), node("10.0.0.2", identity="2")], joined) is None
+    joined = {"box2": "2"}
+    assert member.lost(BOTH_NODES, joined) is None
     dead = [node("10.0.0.1", identity="1"), node("10.0.0.2", alive=False, identity="2", why="missed heartbeats")]
     assert member.lost(dead, joined) == ("box2", "missed heartbeats")
-    # A worker that came back is another node: the engine's ranks were on the one that is gone.
-    assert member.lost([node("10.0.0.1", identity="1"), node("10.0.0.2", identity="3")], joined) == ("box2", "it does not answer")
+    # The engine's ranks were on the node that is gone, or is about to be found dead.
+    again = [*BOTH_NODES, node("10.0.0.2", identity="3")]
+    assert member.lost(again, joined) == ("box2", "its Ray was started again")
+    assert member.lost(BOTH_NODES[:1], joined) == ("box2", "Ray does not know it any more")
 
 
 class Ray:
@@ -235,7 +240,7 @@ BOTH = [node("10.0.0.1"), node("10.0.0.2")]
 def test_the_engine_starts_once_all_have_joined(run_head, tmp_path):
     status, said = run_head(["sh", "-c", f'echo "$RAY_ADDRESS" > {tmp_path}/address; exit 3'], [node("10.0.0.1")], BOTH)
     assert status == 3
-    assert "waiting for box2 (10.0.0.2)" in said and "2 of 2 members have joined: the head (10.0.0.1), box2 (10.0.0.2)" in said
+    assert "waiting for box2 (10.0.0.2)" in said and "all 2 members have joined: the head (10.0.0.1), box2 (10.0.0.2)" in said
     assert (tmp_path / "address").read_text() == "10.0.0.1:6379\n"
     # The API's key stays on the head.
     assert (tmp_path / ".config/vllm/ray_non_carry_over_env_vars.json").read_text() == '["VLLM_API_KEY"]'
