@@ -93,7 +93,7 @@ def head(options):
     if not wait(ray, others):
         return NOT_YET
     alive = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    joined = {name: alive[address] for name, address in others.items()}
+    joined = {name: alive.get(address) for name, address in others.items()}
     say(f"all {1 + len(others)} members have joined: {listed({'the head': options.address, **others})}")
     carried = pathlib.Path.home() / ".config/vllm/ray_non_carry_over_env_vars.json"
     carried.parent.mkdir(parents=True, exist_ok=True)
