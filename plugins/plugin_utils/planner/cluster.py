@@ -37,9 +37,9 @@ UNEVEN_SHARE = 0.1  # of the budget: room for the KV cache on one rank that the 
 def plan(instance, members, model_config, ledger=(), tensor_bytes=None, name: str = "") -> dict:
     """Decide as plan.plan does, for an instance with the key hosts. Nothing that the arguments hold makes it raise.
 
-    members: inventory name -> {hardware, address, interface, bandwidth_gbit, port, allow_public, instances}, what each host has: its cards as gpu_facts returns them,
-    its address and interface on the hosts' own network, the Gbit/s of its link, whether that address may be public, and its own vllm_instances. name: the
-    host that the instance is planned for, which has to be the first. Added to the plan is
+    members: inventory name -> {hardware, address, interface, bandwidth_gbit, port, allow_public, instances}, what each host has: its cards as
+    gpu_facts returns them, its address and interface on the hosts' own network, the Gbit/s of its link, Ray's first port, whether that address may
+    be public, and its own vllm_instances. name: the host that the instance is planned for, which has to be the first. Added to the plan is
 
         cluster    {hosts: [{name, address, interface, gpus, layers: [first, last]}], port, link: {host, gbit_per_second, bytes_per_token, decode_seconds,
                    batch_seconds}}; link is null where a bandwidth is not known, and cluster where the hosts could not be read
@@ -291,8 +291,8 @@ def _warnings(read: dict[str, hardware.Host], size: int, found: dict) -> Iterato
     if found["verdict"] == "fits" and max(caches) - min(caches) > UNEVEN_SHARE * ranks[caches.index(max(caches))]["budget"]:
         names, tight, wide = list(read), caches.index(min(caches)), caches.index(max(caches))
         message = (
-            f"Every rank holds as many KV blocks as the tightest: rank {tight} on {names[tight // size]} has room for {caches[tight] / GIB:.2f} GiB, rank {wide} "
-            f"on {names[wide // size]} for {caches[wide] / GIB:.2f} GiB."
+            f"Every rank holds as many KV blocks as the tightest: rank {tight} on {names[tight // size]} has room for {caches[tight] / GIB:.2f} GiB, "
+            f"rank {wide} on {names[wide // size]} for {caches[wide] / GIB:.2f} GiB."
         )
         yield Problem("uneven_ranks", message, "Use hosts with cards of one size, or accept that some of the larger ones stays unused.")
     link = found["cluster"]["link"]
