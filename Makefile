@@ -57,8 +57,8 @@ lint: $(VENV)/.dev  ## yamllint and ansible-lint, profile production
 sanity: $(VENV)/.dev  ## ansible-test sanity
 	tests/sanity/run
 
-# Build two more engines, and one with a compiler; six hosts, rolled out again and again; and a site that is cut off.
-SLOW_SCENARIOS := lanes flash_attn_wheel fleet bundle
+# Build two more engines, and one with a compiler; six hosts, rolled out again and again; a site that is cut off; and two hosts that Ray joins.
+SLOW_SCENARIOS := lanes flash_attn_wheel fleet bundle ray_cluster
 .PHONY: molecule
 molecule: $(VENV)/.dev  ## The lab from bare to serving: check, converge, idempotence, verify
 	molecule test --all $(addprefix --exclude ,$(SLOW_SCENARIOS))

@@ -11,7 +11,7 @@ author: The gpuhosts.inference authors (@gpuhosts)
 description:
   - Makes the plan of every entry of C(vllm_instances), judges the entries together, and writes all of it out for a terminal.
   - It never fails because of what it finds in an instance, a host or a model. A verdict of C(refused) is for the playbook to act on.
-positional: _input, host, models, ledger, name
+positional: _input, host, models, ledger, name, members
 options:
   _input:
     description: The host's C(vllm_instances). Anything but a list is itself a problem.
@@ -35,6 +35,10 @@ options:
     description: The host's name, for the text.
     type: str
     default: ""
+  members:
+    description: The hosts that entries with the key C(hosts) name; see P(gpuhosts.inference.ray_members#filter).
+    type: dict
+    default: {}
 seealso:
   - plugin: gpuhosts.inference.vllm_plan
     plugin_type: filter
@@ -75,12 +79,12 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.values 
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.render import host_plan
 
 
-def vllm_host_plan(instances, host, models, ledger=(), name=""):
+def vllm_host_plan(instances, host, models, ledger=(), name="", members=None):
     for label, value in (("host", host), ("models", models)):
         if not isinstance(value, dict):
             raise AnsibleFilterError(f"gpuhosts.inference.vllm_host_plan: {label} must be a mapping, not {kind_of(value)}")
     configs = {model: read_config(model, config) if isinstance(config, str) else config for model, config in plain(models).items()}
-    return host_plan(instances, host, configs, read_ledger(plain(ledger)), str(name))
+    return host_plan(instances, host, configs, read_ledger(plain(ledger)), str(name), members)
 
 
 def read_config(model, path):

@@ -126,6 +126,13 @@ _value:
       description: The steps down. Each has C(reason), C(changes), C(options), C(argv) and C(kv), and needs less than the one before.
       type: list
       elements: dict
+    cluster:
+      description:
+        - Of an instance over several hosts, as P(gpuhosts.inference.vllm_host_plan#filter) plans it, C(hosts) and C(link).
+        - Each of the hosts has C(name), C(address), C(interface), C(gpus) and its first and last of the C(layers).
+        - The link is the slowest between two hosts, with what the pipeline sends over it; null where a bandwidth is not known.
+      returned: with the key C(hosts)
+      type: dict
 """
 
 from ansible.errors import AnsibleFilterError

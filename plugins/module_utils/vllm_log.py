@@ -67,6 +67,20 @@ def _out_of_memory(when, phases, remedy):
 # The most specific first: what a person should read first when a log has several of them.
 RULES = (
     _rule(
+        "worker_lost",
+        "ray_cluster: the worker … was lost",
+        r"ray_cluster: the worker (?P<who>.+?) was lost: (?P<why>.+?)\. The engine cannot",
+        "the worker {who} was lost: {why}",
+        "Look at journalctl -u ray-worker on that host, and at its power and network. All members start again as one, once it is back.",
+    ),
+    _rule(
+        "worker_missing",
+        "ray_cluster: not started, for … did not join",
+        r"ray_cluster: not started, for (?P<who>.+?) did not join",
+        "the cluster is not complete: {who} did not join",
+        "Look at journalctl -u ray-worker on that host, and whether it reaches the head on their network. The head tries again by itself.",
+    ),
+    _rule(
         "bad_argument",
         "Too large swap space.",
         r"Too large swap space\. (?P<swap>[\d.]+ GiB) out of the (?P<total>[\d.]+ GiB)",

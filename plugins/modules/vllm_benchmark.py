@@ -169,7 +169,7 @@ def command(definition, options, url, timeout):
     native = definition["runtime"] == "native"
     inside = ["timeout", str(timeout), os.path.join(os.path.dirname(definition["command"][0]), "vllm") if native else "vllm", "bench", "serve"]
     model = definition["rungs"][0]["argv"][1]
-    inside += ["--base-url", url or (definition["url"] if native else f"http://127.0.0.1:{ENGINE_PORT}")]
+    inside += ["--base-url", url or (definition["url"] if native or "--network=host" in definition["command"] else f"http://127.0.0.1:{ENGINE_PORT}")]
     inside += ["--model", model, "--served-model-name", definition["served_model_name"], "--disable-tqdm", *arguments(options)]
     where = [] if native else [get_bin_path("docker"), "exec", "--env=OPENAI_API_KEY", f"vllm-{definition['name']}"]
     return [*where, "sh", "-c", SCRIPT, "sh", *inside]

@@ -30,6 +30,30 @@ def model_locations(instances, root: str) -> list[dict]:
     return list(found.values())
 
 
+# What an engine may write to in a container whose root is read-only: its home and /tmp in memory (compiled kernels are loaded from there, hence
+# exec), and the volume of its caches, which outlives it.
+WRITABLE = ("/tmp:exec", "/root:exec")
+LOG_OPTIONS = {"max-size": "50m", "max-file": "3"}
+
+
+def limits_argv(settings: collections.abc.Mapping) -> list[str]:
+    """Return the arguments of `docker run` that say what an engine's container may use and do.
+
+    settings: ipc, shm_size, ulimits and read_only of the role vllm; cpuset_cpus and cpuset_mems where the instance has them.
+    """
+    return [
+        *([f"--ipc={settings['ipc']}"] if settings["ipc"] else []),
+        *([f"--shm-size={settings['shm_size']}"] if settings["shm_size"] else []),
+        *(f"--ulimit={limit}={value}" for limit, value in settings["ulimits"].items()),
+        *(f"--cpuset-{key}={settings[f'cpuset_{key}']}" for key in ("cpus", "mems") if settings.get(f"cpuset_{key}")),
+        "--security-opt=no-new-privileges",
+        "--cap-drop=ALL",
+        *(["--read-only", *(f"--tmpfs={path}" for path in WRITABLE)] if settings["read_only"] else []),
+        "--log-driver=json-file",
+        *(f"--log-opt={key}={value}" for key, value in LOG_OPTIONS.items()),
+    ]
+
+
 def gpu_argv(cards: collections.abc.Sequence[int] | None, host: collections.abc.Mapping) -> list[str]:
     """Return the arguments of `docker run` that give a container cards by their index, or all of them (None).
 

@@ -58,6 +58,7 @@ def judge(facts: dict | None, wanted: dict) -> Report:
         name               the host's name in the inventory
         instances          vllm_instances, whatever their form
         hardware, ledger   gpuhosts_hardware and gpuhosts_ledger
+        members            what ray_members returns for the hosts that instances share
         configs            gpuhosts_models: hub id -> config.json
         models             what model_facts returns under gpuhosts_models
         images             engine version -> image
@@ -338,7 +339,7 @@ def planned(facts: dict | None, instances, wanted: dict) -> dict | None:
     if not host or not instances:
         return None
     configs = {model: found["config"] for model, found in (wanted.get("models") or {}).items() if found["config"] is not None}
-    return host_plan(instances, host, {**configs, **(wanted.get("configs") or {})}, wanted.get("ledger") or [], wanted.get("name", ""))
+    return host_plan(instances, host, {**configs, **(wanted.get("configs") or {})}, wanted.get("ledger") or [], wanted.get("name", ""), wanted.get("members"))
 
 
 def read_plan(plan: dict | None, instances, facts: dict | None, wanted: dict) -> tuple[list[Problem], list[Problem]]:

@@ -13,7 +13,7 @@ import ipaddress
 
 import yaml
 
-from . import container
+from . import container, ray_cluster
 from .planner import instance as contract
 from .planner.command import model_path
 
@@ -22,14 +22,10 @@ ROOT = "/etc/vllm"  # one directory for each instance
 PROGRAM = "/usr/local/sbin/vllm-instance"
 ENTRY_POINT = ("-m", "vllm.entrypoints.openai.api_server")
 
-# What an engine may write to in a container whose root is read-only: its home and /tmp in memory (compiled kernels are loaded from there, hence
-# exec), and the volume of its caches, which outlives it.
-WRITABLE = ("/tmp:exec", "/root:exec")
 CACHE = "/root/.cache"
 NOT_BUILT = "not-built-yet"  # in check mode
 # Caches that would lie beside the volume.
 CACHE_ENV = {"TRITON_CACHE_DIR": f"{CACHE}/triton", "CUDA_CACHE_PATH": f"{CACHE}/nv", "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/torchinductor"}
-LOG_OPTIONS = {"max-size": "50m", "max-file": "3"}
 
 # An instance that is asked to stop has this much longer than its requests before systemd kills it.
 STOP_MARGIN_SECONDS = 30
@@ -66,6 +62,8 @@ def definition(instance: collections.abc.Mapping, plan: collections.abc.Mapping,
     given = contract.normalize(instance)
     native = given["runtime"] == "native"
     found = settings["models"][given["model"]]
+    cluster = plan.get("cluster")
+    path = found["path"] if native else model_path(given["model"])
     derived = given["attention_strategy"] == "image"
     reference = None if native else (settings["wheel"].get("image") or NOT_BUILT) if derived else settings["images"][given["engine_version"]]
     limits = dict(settings["limits"])
@@ -83,12 +81,12 @@ def definition(instance: collections.abc.Mapping, plan: collections.abc.Mapping,
         "url": url(given["port"], settings["listen_address"]),
         "model": {"repo_id": given["model"], "revision": given["revision"], "commit": found.get("commit"), "path": found["path"]},
         "image": None if native else {"reference": reference, "id": ((host.get("docker") or {}).get("images") or {}).get(reference)},
-        "gpus": list(range(len(host.get("gpus") or []))) if given["gpus"] is None else given["gpus"],
+        "gpus": cluster["hosts"][0]["gpus"] if cluster else list(range(len(host.get("gpus") or []))) if given["gpus"] is None else given["gpus"],
         "rungs": [
             {
                 "reason": rung["reason"],
                 "changes": rung["changes"],
-                "argv": _native_argv(rung["argv"], found["path"], given["port"], settings["listen_address"]) if native else rung["argv"],
+                "argv": _own_argv(rung["argv"], path, given["port"], settings["listen_address"]) if native or cluster else rung["argv"],
                 "kv_tokens": rung["kv"]["tokens"],
             }
             for rung in [whole, *plan["ladder"]]
@@ -97,11 +95,11 @@ def definition(instance: collections.abc.Mapping, plan: collections.abc.Mapping,
         "expected": {"kv_tokens": plan["kv"]["tokens"], "block_size": plan["kv"]["block_size"]},
         "limits": limits,
     }
-    return {**result, "command": _command(result, given, host, settings)}
+    return {**result, "command": _command(result, given, host, settings, cluster)}
 
 
-def _native_argv(argv, path: str, port: int, listen_address: str) -> list[str]:
-    """The engine's arguments outside of a container: the model where it lies, and the port and address that Docker would have published."""
+def _own_argv(argv, path: str, port: int, listen_address: str) -> list[str]:
+    """The engine's arguments in the host's own network: the model where it lies, and the port and address that Docker would have published."""
     head, rest = list(argv[:2]), list(argv[2:])
     return [head[0], path, *rest, "--host", listen_address, "--port", str(port)]
 
@@ -115,6 +113,8 @@ def environment(instance: collections.abc.Mapping, plan: collections.abc.Mapping
     else:
         cards = range(len(plan["memory"]["per_rank"])) if given["gpus"] is None else given["gpus"]
         values |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, cards))}
+    if plan.get("cluster"):
+        values |= ray_cluster.environment(plan["cluster"]["hosts"][0])
     values |= plan["env"]
     if api_key:
         values["VLLM_API_KEY"] = api_key
@@ -124,8 +124,8 @@ def environment(instance: collections.abc.Mapping, plan: collections.abc.Mapping
 # -- The renderings ------------------------------------------------------------------------------------------------------------------------
 
 
-def _command(result: dict, given: dict, host, settings) -> list[str]:
-    """What stands before the engine's own arguments."""
+def _command(result: dict, given: dict, host, settings, cluster=None) -> list[str]:
+    """What stands before the engine's own arguments. cluster: the plan's, of an instance over several hosts."""
     name, directory = given["name"], f"{ROOT}/{given['name']}"
     if given["runtime"] == "native":
         path = f"{settings['native_root']}/{given['engine_version']}"
@@ -133,7 +133,11 @@ def _command(result: dict, given: dict, host, settings) -> list[str]:
         return [f"{settings.get('native_engines', {}).get(given['engine_version'], path)}/bin/python3", *ENTRY_POINT]
     if given["supervisor"] == "compose":
         return ["docker", "compose", "--file", f"{directory}/compose.yaml"]
-    wheel_volumes, started = _wheel(given, settings)
+    volumes, started = _wheel(given, settings)
+    network = [f"--publish={_published(settings['listen_address'])}:{given['port']}:{container.ENGINE_PORT}"]
+    if cluster:
+        volumes, network = [f"{ray_cluster.PROGRAMS}:/ray_cluster:ro"], ["--network=host"]
+        started = [*ray_cluster.head(cluster), "python3", *ENTRY_POINT]
     attached = ["--rm"] if given["supervisor"] == "systemd" else ["--detach", "--restart=always"]
     return [
         "docker",
@@ -141,22 +145,14 @@ def _command(result: dict, given: dict, host, settings) -> list[str]:
         *attached,
         "--pull=never",
         f"--name=vllm-{name}",
-        *container.gpu_argv(given["gpus"], host),
-        *([f"--ipc={settings['ipc']}"] if settings["ipc"] else []),
-        *([f"--shm-size={settings['shm_size']}"] if settings["shm_size"] else []),
-        *(f"--ulimit={limit}={value}" for limit, value in settings["ulimits"].items()),
-        *(f"--cpuset-{key}={given[f'cpuset_{key}']}" for key in ("cpus", "mems") if given[f"cpuset_{key}"]),
-        "--security-opt=no-new-privileges",
-        "--cap-drop=ALL",
-        *(["--read-only", *(f"--tmpfs={path}" for path in WRITABLE)] if settings["read_only"] else []),
-        "--log-driver=json-file",
-        *(f"--log-opt={key}={value}" for key, value in LOG_OPTIONS.items()),
+        *container.gpu_argv(cluster["hosts"][0]["gpus"] if cluster else given["gpus"], host),
+        *container.limits_argv({**settings, **{key: given[key] for key in contract.CPUSETS}}),
         f"--env-file={directory}/environment",
         f"--volume={result['model']['path']}:{model_path(given['model'])}:ro",
         # Each instance has caches of its own: vLLM keys what it probed by card numbers that instances may share.
         f"--volume=vllm-{name}-cache:{CACHE}",
-        *(f"--volume={volume}" for volume in wheel_volumes),
-        f"--publish={_published(settings['listen_address'])}:{given['port']}:{container.ENGINE_PORT}",
+        *(f"--volume={volume}" for volume in volumes),
+        *network,
         *(["--entrypoint=python3"] if started else []),
         result["image"]["reference"],
         *started,
@@ -198,7 +194,7 @@ def compose(result: dict, given: dict, host, settings) -> dict:
         "ports": [f"{_published(settings['listen_address'])}:{given['port']}:{container.ENGINE_PORT}"],
         "security_opt": ["no-new-privileges"],
         "cap_drop": ["ALL"],
-        "logging": {"driver": "json-file", "options": LOG_OPTIONS},
+        "logging": {"driver": "json-file", "options": container.LOG_OPTIONS},
         "stop_grace_period": f"{result['limits']['drain_seconds']}s",
     }
     if docker.get("version") and not docker.get("cdi"):
@@ -217,7 +213,7 @@ def compose(result: dict, given: dict, host, settings) -> dict:
     if given["cpuset_cpus"]:
         service["cpuset"] = given["cpuset_cpus"]
     if settings["read_only"]:
-        service |= {"read_only": True, "tmpfs": list(WRITABLE)}
+        service |= {"read_only": True, "tmpfs": list(container.WRITABLE)}
     return {"name": f"vllm-{name}", "services": {"vllm": service}, "volumes": {"cache": {"name": f"vllm-{name}-cache"}}}
 
 
@@ -254,6 +250,7 @@ def unit(definition: collections.abc.Mapping, instance: collections.abc.Mapping,
         *([] if native else ["Wants=docker.service", "After=docker.service"]),
         "Wants=network-online.target",
         "After=network-online.target nvidia-persistenced.service",
+        *(ray_cluster.requirements() if given["hosts"] else []),
         # Restarts are counted by vllm-instance, which knows an exit from a stop.
         "StartLimitIntervalSec=0",
         "",

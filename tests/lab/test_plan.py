@@ -22,7 +22,7 @@ def plan(tmp_path):
 def test_the_example_fleet_fits(plan):
     status, output, plans = plan()
     assert status == 0, output
-    assert set(plans) == {"coder01", "chat01", "chat02", "chat03"}
+    assert set(plans) == {"coder01", "big01", "big02", "chat01", "chat02", "chat03"}
     coder = plans["coder01"]["plans"]["coder"]
     assert coder["verdict"] == "fits" and coder["options"]["tensor_parallel_size"] == 4
     assert "coder01/coder: Qwen/Qwen3-32B-AWQ on vLLM 0.8.5, V0, XFORMERS: FITS" in output
@@ -59,3 +59,16 @@ def test_a_config_may_be_a_file_and_a_missing_one_is_named(plan, tmp_path):
 def test_check_mode_writes_the_plan_too(plan):
     status, dummy, plans = plan("--check", "--limit=coder01")
     assert status == 0 and "coder01" in plans
+
+
+def test_a_model_that_fits_no_single_host_is_planned_over_two(plan):
+    status, output, plans = plan("--limit=big01")
+    assert status == 0, output
+    big = plans["big01"]["plans"]["big"]
+    assert big["verdict"] == "fits" and [host["name"] for host in big["cluster"]["hosts"]] == ["big01", "big02"]
+    assert "big01 (10.0.0.31): layers 0-39 on GPU 0, 1, 2, 3, the head" in output
+    assert "big02 (10.0.0.32): layers 40-79 on GPU 0, 1, 2, 3" in output
+    assert "32 KiB per token to the next host; over the slowest, 10" in output
+    alone = {"name": "big", "model": "deepseek-ai/DeepSeek-R1-Distill-Llama-70B"}
+    status, output, plans = plan("--limit=big01", vllm_instances=[alone])
+    assert status != 0 and plans["big01"]["plans"]["big"]["refusals"][0]["code"] == "weights_over_card"

@@ -55,13 +55,14 @@ class Card(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The cards in the order of their index, and the rest where it is known. memory_bytes is RAM."""
+    """The cards in the order of their index, and the rest where it is known. memory_bytes is RAM. hosts: how many it stands for, see cluster.py."""
 
     cards: tuple[Card, ...]
     memory_bytes: int | None = None
     cpus: int | None = None
     nvlink: bool | None = None
     driver_version: str | None = None
+    hosts: int = 1
 
     def chosen(self, indices: list[int] | None) -> tuple[Card, ...]:
         """The cards of an instance's key gpus, in its order; None is all of them. PlanRefused for an index that the host does not have."""
@@ -106,7 +107,9 @@ def read(facts) -> Host:
     if problems:
         raise PlanRefused(problems)
     driver = facts.get("driver_version")
-    return Host(tuple(sorted(cards, key=lambda card: card.index)), memory, cpus, _nvlink(facts, cards), driver if isinstance(driver, str) else None)
+    ordered = tuple(sorted(cards, key=lambda card: card.index))
+    hosts = facts.get("hosts")
+    return Host(ordered, memory, cpus, _nvlink(facts, cards), driver if isinstance(driver, str) else None, hosts if type(hosts) is int else 1)
 
 
 def capability(value) -> tuple[int, int] | None:

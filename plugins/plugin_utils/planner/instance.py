@@ -34,6 +34,7 @@ KEYS = {
     "model": Key(str, "a string, the model's id on the hub", required=True),
     "revision": Key(str, "a string (quote it)"),
     "gpus": Key(list, "a list of GPU indices"),
+    "hosts": Key(list, "a list of hosts of the inventory"),
     "port": Key(int, "an integer", 8000),
     "served_model_name": Key(str, "a string"),  # the instance's name stands for a missing one
     "profile": Key(str, "a string", "throughput"),
@@ -64,6 +65,8 @@ STRATEGIES = ("default", "xformers", *WHEEL_STRATEGIES)
 STRATEGY_VERSION = "0.8.5"  # the only engine that reads the variable, and that a wheel is built for
 BACKEND = "VLLM_ATTENTION_BACKEND"
 CPUSETS = {"cpuset_cpus": ("CPUs", "0-55"), "cpuset_mems": ("NUMA nodes", "0-1")}  # what each numbers, and an example
+# What an instance over several hosts has to have; None for a key that it cannot have. Ray is in the image of that engine.
+CLUSTERED = {"gpus": None, "supervisor": "systemd", "runtime": "container", "attention_strategy": "default", "engine_version": "0.8.5"}
 OBJECTIVES = {"context": int, "concurrency": int, "max_gpu_memory_gib": float}
 LARGEST_OBJECTIVE = 2**24
 APART = (
@@ -83,7 +86,7 @@ KEY_OPTIONS = {
     "uds": LISTENS,
     "headless": "Remove it: without the API server nothing would answer on the instance's port.",
     "device_ids": "Use the instance's key gpus.",
-    **dict.fromkeys(("nnodes", "node_rank", "master_addr", "master_port"), "Remove it: an instance runs on one host."),
+    **dict.fromkeys(("nnodes", "node_rank", "master_addr", "master_port"), "Remove it: an instance over several hosts names them in its key hosts."),
 }
 KEY_ENV = {
     "CUDA_VISIBLE_DEVICES": "Use the instance's key gpus.",
@@ -127,8 +130,8 @@ def plain(value, depth: int = 0):
 def normalize(instance: dict) -> dict:
     """The instance with every key of KEYS and its default, as a plain copy. It has passed `problems`.
 
-    gpus, revision, objective, cpuset_cpus and cpuset_mems stay None when they are not given: all cards, the hub's default, no goal, all CPUs,
-    the memory of all nodes. The attention_strategy xformers is a variable in env from here on.
+    gpus, hosts, revision, objective, cpuset_cpus and cpuset_mems stay None when they are not given: all cards, one host, the hub's default, no
+    goal, all CPUs, the memory of all nodes. The attention_strategy xformers is a variable in env from here on.
     """
     given = {key: value for key, value in plain(instance).items() if value is not None}
     defaults = plain({key: contract.default for key, contract in KEYS.items()})
@@ -220,6 +223,7 @@ def _one(instance: dict, gpu_count: int | None) -> Iterator[Problem]:
     yield from _strategy(instance)
     yield from _profile(instance)
     yield from _gpus(instance.get("gpus"), gpu_count)
+    yield from _hosts(instance)
     yield from _env(instance.get("env", {}))
     yield from _options(instance)
 
@@ -296,6 +300,21 @@ def _gpus(gpus: list | None, gpu_count: int | None) -> Iterator[Problem]:
     if beyond:
         last = f"the last card of the host is GPU {gpu_count - 1}" if gpu_count else "the host has no card"
         yield Problem("gpus_out_of_range", f"gpus names {_listed(beyond)}, and {last}.", "Name only cards that the host has.")
+
+
+def _hosts(instance: dict) -> Iterator[Problem]:
+    """An instance over several hosts, as far as that can be seen without them: see cluster.py."""
+    hosts = instance.get("hosts")
+    if hosts is None:
+        return
+    if len(hosts) < 2 or not all(isinstance(host, str) and host for host in hosts) or len(set(hosts)) < len(hosts):
+        message = f"hosts must name two hosts or more, each once, and it has {', '.join(map(values.shown, hosts)) or 'none'}."
+        yield Problem("invalid_hosts", message, "Write names of the inventory, the head first, or leave hosts out for an instance of one host.")
+    for key, wanted in CLUSTERED.items():
+        if key in instance and instance[key] != wanted:
+            message = f"hosts names several, which {key} {instance[key]} does not go with."
+            remedy = f"Use {key}: {wanted}" if wanted else f"Remove {key}: tensor_parallel_size says how many cards of each host are used"
+            yield Problem("not_over_hosts", message, f"{remedy}, or leave hosts out.")
 
 
 def _env(env: dict) -> Iterator[Problem]:

@@ -166,6 +166,8 @@ class Judgement:
     @lazy
     def _unequal(self) -> tuple[list[Problem], list[Problem]]:
         """The refusal or the warning that the cards give cause for, where the shape of a rank is defined."""
+        if self.case.host.hosts > 1:  # cluster.py says what differs between hosts
+            return [], []
         warned = hardware.unequal(self.used, hardware.UNEQUAL_WARNING)
         refused = warned and hardware.unequal(self.used, hardware.UNEQUAL_REFUSAL)
         return [refused] if refused else [], [warned] if warned and not refused else []
@@ -233,6 +235,13 @@ ROOM_CODES = frozenset({"weights_over_card", "no_room_for_kv_cache"})
 MEMORY_CODES = ROOM_CODES | {"kv_cache_too_small"}
 
 
+SEVERAL_HOSTS = Problem(
+    "several_hosts",
+    "The instance is of several hosts, and a plan was asked for with the cards of one.",
+    "Plan it with all of them, as playbooks/plan.yml does, or leave hosts out.",
+)
+
+
 def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> Case:
     """The case that an instance, a host and a config.json make. PlanRefused with every problem that each of them has."""
     given, config, ledger = (instance.plain(part) for part in (given, config, ledger))
@@ -246,6 +255,8 @@ def read(given, host, config, ledger=(), tensor_bytes=None, accounting=None) -> 
     if problems:
         raise PlanRefused(problems)
     full = instance.normalize(given)
+    if full["hosts"]:
+        raise PlanRefused([SEVERAL_HOSTS])
     found, shape = parts
     return Case(full, found, found.chosen(full["gpus"]), shape, config, tuple(ledger) if isinstance(ledger, list) else (), accounting)
 

@@ -61,7 +61,11 @@ class Rank(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """ranks: one for each card. host_bytes: RAM that swap and offloaded weights take, over all ranks. mask: dense_mask of one card."""
+    """ranks: one for each card. host_bytes: RAM that swap and offloaded weights take, over all ranks. mask: dense_mask of one card.
+
+    parts: into how many the blocks are divided, each with sequences of its own: V0 has as many batches in flight as the pipeline has stages
+    (core/scheduler.py Scheduler.__init__, worker/worker.py raise_if_cache_size_invalid).
+    """
 
     ranks: tuple[Rank, ...]
     block_bytes: int
@@ -71,10 +75,16 @@ class Prediction(NamedTuple):
     host_bytes: int
     max_model_len: int
     mask: int = 0
+    parts: int = 1
 
     @property
     def tokens(self) -> int:
         return self.blocks * self.block_size
+
+    @property
+    def longest(self) -> int:
+        """Tokens that one sequence can have."""
+        return self.blocks // self.parts * self.block_size
 
     @property
     def max_concurrency(self) -> float:
@@ -243,6 +253,7 @@ def sized(known: Outline, settings: Settings) -> Prediction:
         host_bytes=settings.swap_bytes * len(found) + offloaded,
         max_model_len=settings.max_model_len,
         mask=known.mask,
+        parts=settings.pipeline_parallel_size if settings.core == "V0" else 1,
     )
 
 
@@ -287,14 +298,15 @@ def shortfalls(model: Model, settings: Settings, prediction: Prediction) -> tupl
         )
         problem = Problem("no_room_for_kv_cache", message, _more_room(settings, -rank.kv_cache))
         (refusals if -rank.kv_cache >= room else warnings).append(problem)
-    elif prediction.tokens < settings.max_model_len and not settings.shrinks_context:
+    elif prediction.longest < settings.max_model_len and not settings.shrinks_context:
         per_block = rank.kv_cache / max(1, rank.blocks)
-        missing = (settings.max_model_len / prediction.block_size - prediction.blocks) * per_block
+        missing = (settings.max_model_len / prediction.block_size * prediction.parts - prediction.blocks) * per_block
+        divided = f", divided among the {prediction.parts} batches that are in flight at once" if prediction.parts > 1 else ""
         message = (
             f"One sequence of max_model_len {settings.max_model_len} needs more KV cache than there is: {prediction.tokens} tokens in "
-            f"{gib(rank.kv_cache)} on rank {tightest}."
+            f"{gib(rank.kv_cache)} on rank {tightest}{divided}."
         )
-        remedy = f"Set max_model_len to {prediction.tokens} or less, or raise gpu_memory_utilization by {missing / rank.total:.3f}."
+        remedy = f"Set max_model_len to {prediction.longest} or less, or raise gpu_memory_utilization by {missing / rank.total:.3f}."
         (refusals if missing >= room else warnings).append(Problem("kv_cache_too_small", message, remedy))
     if model.multimodal:
         message = "The model reads pictures, and what its vision tower needs while the engine profiles it is not in the prediction."

@@ -36,7 +36,8 @@ def in_words(case: Case, changes: list[dict]) -> str:
     for change in changes:
         parts = []
         for name, value in change.items():
-            more = f" (on {value} such cards)" if name == "tensor_parallel_size" and value > len(case.cards) else ""
+            ranks = value * (case.instance["options"].get("pipeline_parallel_size") or 1)
+            more = f" (on {ranks} such cards)" if name == "tensor_parallel_size" and ranks > len(case.cards) else ""
             parts.append(f"{name} to {value:g}{more}" if isinstance(value, float) else f"{name} to {value}{more}")
         words.append(" and ".join(parts))
     return f"Nearest plans that fit: set {', or '.join(words)}."
@@ -96,7 +97,7 @@ def _less(judged: Judgement) -> Iterator[dict]:
     """A shorter context, a smaller batch, fewer sequences. None of them helps where the weights alone take more than the budget."""
     if all(rank.weights + rank.non_torch >= (1 + memory.MARGIN) * rank.budget for rank in judged.prediction.ranks):
         return
-    tokens, block = judged.prediction.tokens, judged.prediction.block_size
+    tokens, block = judged.prediction.longest, judged.prediction.block_size
     if tokens >= 2 * block:
         yield from _first(judged, [{"max_model_len": tokens // 1024 * 1024 if tokens >= 1024 else tokens}])
     lengths = [2**power for power in range(15, 8, -1) if 2**power < judged.settings.max_model_len]

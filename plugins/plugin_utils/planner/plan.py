@@ -41,8 +41,8 @@ def plan(instance, host, model_config, ledger=(), tensor_bytes=None, accounting=
     try:
         case = judgement.read(instance, host, model_config, ledger, tensor_bytes, accounting)
         solution = solve.solve(case)
-    except PlanRefused as refused:
-        return _refused(refused.problems, instance)
+    except PlanRefused as refusal:
+        return refused(refusal.problems, instance)
     judged, case = solution.judged, solution.judged.case
     refusals = _with_remedies(case, judged)
     fits = not refusals
@@ -81,7 +81,7 @@ def _kv(judged: Judgement) -> dict:
     }
 
 
-def _refused(problems: Iterable[Problem], instance) -> dict:
+def refused(problems: Iterable[Problem], instance) -> dict:
     """The plan of what could not even be read: every key is there."""
     version = instance.get("engine_version", lanes.DEFAULT) if isinstance(instance, dict) else None
     return {

@@ -8,8 +8,8 @@ import dataclasses
 import itertools
 import textwrap
 
+from . import cluster, together
 from . import instance as contract
-from . import together
 from .plan import plan
 from .problem import PlanRefused, Problem
 
@@ -19,12 +19,12 @@ BAR, WIDTH = 48, 72
 PARTS = (("weights", "W"), ("activation", "A"), ("non_torch", "N"), ("kv_cache", "K"), ("cuda_graphs", "G"))
 
 
-def host_plan(instances, host, models, ledger=(), name: str = "") -> dict:
+def host_plan(instances, host, models, ledger=(), name: str = "", members=None) -> dict:
     """The plans of a host's whole vllm_instances, as plain types: {verdict, problems, plans: {instance: plan}, text}.
 
     models: hub id -> config.json. problems are those between instances, [{code, message, remedy}]: ports and names that two of them share, cards
     that have no room for all that share them, and swap that does not fit the RAM together. verdict is "refused" when there is such a problem or one
-    of the plans is refused. name: the host's.
+    of the plans is refused. name: the host's. members: the hosts that instances with the key hosts name, see cluster.py.
     """
     try:
         instances, host, models = (contract.plain(part) for part in (instances, host, models))
@@ -37,7 +37,7 @@ def host_plan(instances, host, models, ledger=(), name: str = "") -> dict:
     for number, given in enumerate(listed, 1):
         label = str(given.get("name") or number) if isinstance(given, dict) else str(number)
         label = label if label not in plans else f"{label} ({number})"
-        found = _one(given, host, models, ledger)
+        found = _one(given, host, models, ledger, name, members)
         plans[label] = found
         made.append(found)
         parts.append(text(found, given, f"{name}/{label}" if name else label))
@@ -60,6 +60,7 @@ def text(found: dict, given, title: str = "") -> str:
         lines += [_row("", f"{key}: {_words(given[key])}")] if isinstance(given.get(key), dict) and given[key] else []
     for label, (name, reason) in zip(itertools.chain(["decided"], itertools.repeat("")), found["reasons"].items(), strict=False):
         lines.append(_row(label, f"{name} {_word(found['options'].get(name, found['env'].get(name)))}: {reason}"))
+    lines += [_row(label, words) for label, words in cluster.rows(found)]
     lines += _memory(found["memory"]["per_rank"])
     if (kv := found["kv"])["tokens"] is not None:
         each = f"{kv['bytes_per_token'] / 1024:g} KiB per token and card"
@@ -78,11 +79,12 @@ def text(found: dict, given, title: str = "") -> str:
 # -- Parts ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def _one(given, host, models: dict, ledger) -> dict:
+def _one(given, host, models: dict, ledger, name: str, members) -> dict:
     """The plan of one instance; a model without a config.json is named."""
     model = given.get("model") if isinstance(given, dict) else None
     config = models.get(model) if isinstance(model, str) else None
-    found = plan(given, host, config, ledger)
+    several = isinstance(given, dict) and given.get("hosts")
+    found = cluster.plan(given, members, config, ledger, name=name) if several else plan(given, host, config, ledger)
     if isinstance(model, str) and config is None:
         missing = Problem("no_model_config", f"The config.json of {model} is not among the models.", "Give it under the model's hub id.")
         found["refusals"] = [dataclasses.asdict(missing) if each["code"] == "model_not_a_mapping" else each for each in found["refusals"]]

@@ -324,7 +324,7 @@ def _longer(draft: Draft, profile: Profile, objective: Objective, most: int) -> 
     """Between two powers of two: the context that the cache of the shorter one holds, in multiples of 1024. The one chosen is returned."""
     judged, least = draft.judge(), objective.concurrency or 1
     now = judged.settings.max_model_len
-    longer = min(most, judged.prediction.tokens // least // 1024 * 1024)
+    longer = min(most, min(judged.prediction.longest, judged.prediction.tokens // least) // 1024 * 1024)
     if longer > now:
         _set_sizes(draft, profile, objective, longer, least)
         if _holds(draft.judge(), longer * least):

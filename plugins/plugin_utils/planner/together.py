@@ -45,7 +45,8 @@ def _swap(host: hardware.Host, plans: list[dict]) -> Iterator[Problem]:
 def _swap_bytes(found: dict) -> int:
     """Bytes of RAM that the swap of a plan pins, over all its cards. The engine's default is 4 GiB for each."""
     space = found["options"].get("swap_space")
-    return int((4 if space is None else space) * GIB) * len(found["memory"]["per_rank"])
+    ranks, cluster = found["memory"]["per_rank"], found.get("cluster")
+    return int((4 if space is None else space) * GIB) * len(cluster["hosts"][0]["gpus"] if cluster else ranks)
 
 
 # -- Cards that several instances use ------------------------------------------------------------------------------------------------------
@@ -90,7 +91,9 @@ def _ranks(instances: list, host: hardware.Host, plans: list[dict]) -> dict[int,
     found = collections.defaultdict(dict)
     for given, plan in zip(instances, plans, strict=True):
         if plan["verdict"] == "fits":
-            for card, rank in zip(host.chosen(given.get("gpus")), plan["memory"]["per_rank"], strict=False):
+            # Of an instance over several hosts the first ranks are this one's, and it may have cards that are not used.
+            gpus = plan["cluster"]["hosts"][0]["gpus"] if plan.get("cluster") else given.get("gpus")
+            for card, rank in zip(host.chosen(gpus), plan["memory"]["per_rank"], strict=False):
                 found[card.index][str(given["name"])] = plan, rank
     return found
 

@@ -49,6 +49,11 @@ class Definition:
         return self.supervisor != "systemd"
 
     @property
+    def in_host_network(self):
+        """Whether the engine listens in the host's network and not in one of its own."""
+        return self.runtime == "native" or "--network=host" in self.command
+
+    @property
     def ready_seconds(self):
         return self.limits["ready_seconds"]
 

@@ -20,16 +20,16 @@ DOOR = ["iptables", "--wait", "--insert", "INPUT", "--protocol", "tcp", "--dport
 
 def drain(host, definition):
     """Wait until the engine has no connection left, at most limits.drain_seconds. Raises nothing: a stop must not fail of it."""
-    native = definition.runtime == "native"
+    shared = definition.in_host_network
     try:
-        process = "self" if native else _process(definition)
+        process = "self" if shared else _process(definition)
     except Failed as problem:
         host.say(definition.name, f"its requests are not waited for: {problem}", WARNING)
         return
     if process is None:
         return
-    port = definition.document["port"] if native else ENGINE_PORT
-    if not native:
+    port = definition.document["port"] if shared else ENGINE_PORT
+    if not shared:
         _close(host, definition, process)
     end = host.monotonic() + definition.limits["drain_seconds"]
     while connections(host, process, port):

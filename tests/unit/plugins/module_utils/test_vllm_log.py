@@ -64,6 +64,13 @@ LINES = [
         "bad_argument",
         "256.00 GiB",
     ),
+    (
+        SERVING,
+        "ray_cluster: the worker box2 (10.0.0.2) was lost: missed heartbeats. The engine cannot go on without it: all members start again",
+        "worker_lost",
+        "the worker box2 (10.0.0.2) was lost: missed heartbeats",
+    ),
+    ("", "ray_cluster: not started, for box2 (10.0.0.2) did not join within 120 s: see journalctl", "worker_missing", "box2 (10.0.0.2) did not join"),
     (VERSION, "ValueError: Total number of attention heads (40) must be divisible by tensor parallel size (3).", "bad_argument", "40 attention heads"),
     (VERSION, "NotImplementedError: VLLM_USE_V1=1 is not supported with Compute Capability < 8.0.", "bad_argument", "Compute Capability < 8"),
     (

@@ -87,6 +87,11 @@ def test_an_engine_without_a_container_has_its_tool_beside_it():
     assert words[10] == "http://127.0.0.1:8888"
 
 
+def test_an_engine_in_the_hosts_network_is_asked_at_its_own_port():
+    words = vllm_benchmark.command(DEFINITION | {"command": ["docker", "run", "--network=host"]}, {}, None, 60)
+    assert words[words.index("--base-url") + 1] == "http://127.0.0.1:8888"
+
+
 def test_the_script_prints_the_result_alone(tmp_path):
     """What the tool prints goes to standard error, and what it wrote does not stay."""
     tool = tmp_path / "tool"

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from . import VERSION, card, checkpoint, faults, logs, sizing
+from . import VERSION, card, checkpoint, faults, logs, ray_executor, sizing
 from .card import GIB, MIB
 from .settings import Settings
 
@@ -28,8 +28,12 @@ def load(settings: Settings, options: dict, config: dict, told: dict, state: pat
     begun = time.monotonic()
     logs.vllm("INFO", "llm_engine.py:240", f"Initializing a V0 LLM engine (v{VERSION}) with config: {_config_text(settings)}")
     ranks = settings.tensor_parallel_size * settings.pipeline_parallel_size
-    cards = card.probe(ranks)
-    _check_cards(settings, cards)
+    over_ray = options["distributed_executor_backend"] == "ray"
+    cards = card.probe(settings.tensor_parallel_size if over_ray else ranks)
+    if over_ray:
+        ray_executor.start(settings.tensor_parallel_size, settings.pipeline_parallel_size)
+    else:
+        _check_cards(settings, cards)
     _check_dtype(settings)
     logs.vllm("INFO", "cuda.py:240", "Cannot use FlashAttention-2 backend for Volta and Turing GPUs.")
     logs.vllm("INFO", "cuda.py:289", "Using XFormers backend.")

@@ -344,6 +344,7 @@ def test_normalize_fills_every_key():
     assert instance.normalize(GOOD) == {
         "name": "coder",
         "model": "Qwen/Qwen3-32B-AWQ",
+        "hosts": None,
         "revision": None,
         "gpus": None,
         "port": 8000,

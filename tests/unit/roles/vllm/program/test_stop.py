@@ -91,6 +91,13 @@ def test_a_native_engine_is_waited_for_and_stopped_by_systemd(machine):
     assert machine.calls() == []
 
 
+def test_the_hosts_own_network_gets_no_rule(machine, container):
+    """It would stay there, and close the port of the next engine: of an instance over several hosts."""
+    machine.define(command=["docker", "run", "--rm", "--network=host", "image"])
+    assert machine.program("stop", "coder", MAINPID="4711").returncode == 0
+    assert machine.calls() == [STOP]
+
+
 def test_a_docker_that_does_not_answer_keeps_no_stop_from_ending(machine):
     machine.answer("docker inspect", "", 1, "Cannot connect to the Docker daemon")
     machine.define()
