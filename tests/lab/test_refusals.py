@@ -79,3 +79,10 @@ def test_a_benchmark_that_nobody_knows():
     assert status != 0
     known = "article_2080ti, article_low_memory, chat, soak"
     assert f"gpu01: There is no scenario fast: choose one with -e scenario=NAME, {known}. Nothing was measured." in output
+
+
+def test_a_rollout_takes_no_hosts_apart_that_hold_one_instance():
+    status, output = play("playbooks/rollout.yml", inventories=("inventories/lab", "molecule/ray_cluster/inventory"))
+    assert status != 0
+    assert "gpu01, gpu02 of the group ray_cluster hold instances together, and waves would take them apart: roll out with --limit" in output
+    assert "Nothing was changed." in output
