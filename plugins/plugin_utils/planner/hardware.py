@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .instance import plain
 from .problem import PlanRefused, Problem
-from .values import shown
+from .values import is_int, shown
 
 GIB = 1024**3
 CAPABILITY = re.compile(r"(\d{1,2})\.(\d)", re.ASCII)
@@ -109,7 +109,7 @@ def read(facts) -> Host:
     driver = facts.get("driver_version")
     ordered = tuple(sorted(cards, key=lambda card: card.index))
     hosts = facts.get("hosts")
-    return Host(ordered, memory, cpus, _nvlink(facts, cards), driver if isinstance(driver, str) else None, hosts if type(hosts) is int else 1)
+    return Host(ordered, memory, cpus, _nvlink(facts, cards), driver if isinstance(driver, str) else None, hosts if is_int(hosts) else 1)
 
 
 def capability(value) -> tuple[int, int] | None:

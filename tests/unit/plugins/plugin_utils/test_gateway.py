@@ -190,7 +190,7 @@ def test_ways_to_listen_that_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shared_address": "192.0.2.10"}, "gateway_shared_address is 192.0.2.10, which is no address with its prefix length: write one such as 192.0.2.10/24."),
+        ({"shared_address": "192.0.2.1"}, "gateway_shared_address is 192.0.2.1, which is no address with its prefix length: write one such as 192.0.2.10/24."),
         ({"shared_address": "here/24"}, "gateway_shared_address is here/24, which is no address with its prefix length: write one such as 192.0.2.10/24."),
         ({"shared_interface": ""}, "gateway_shared_address needs gateway_shared_interface, the gateways' interface on its network, such as eth0."),
         ({"shared_router_id": 256}, "gateway_shared_router_id is 256: write a number from 1 to 255."),
