@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -36,13 +38,15 @@ def check(path):
 
 
 class Running:
-    """with Running(path) as process: HAProxy with this configuration, until the end."""
+    """with Running(path) as process: HAProxy with this configuration, and the environment of the drop-in beside it, until the end."""
 
     def __init__(self, path, socket):
         self.path, self.socket, self.log = path, socket, path.with_suffix(".log")
 
     def __enter__(self):
         program, environment = command()
+        unit = (self.path.parent / "gpuhosts.conf").read_text(encoding="utf-8")
+        environment |= dict(word.split("=", 1) for line in re.findall("^Environment=(.*)$", unit, re.MULTILINE) for word in shlex.split(line))
         with self.log.open("wb") as output:
             self.process = subprocess.Popen([program, "-db", "-f", str(self.path)], env=environment, stdout=output, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 15
