@@ -261,9 +261,10 @@ def _cluster(members: dict, read: dict[str, hardware.Host], size: int, case: jud
         }
         for (name, host), (first, last) in zip(read.items(), stages, strict=True)
     ]
+    result = {"hosts": hosts, "port": members[hosts[0]["name"]].get("port", DEFAULT_PORT), "link": None}
     speeds = {name: members[name].get("bandwidth_gbit") for name in read}
     if None in speeds.values() or settings is None:
-        return {"hosts": hosts, "port": members[hosts[0]["name"]].get("port", DEFAULT_PORT), "link": None}
+        return result
     slowest = min(speeds, key=speeds.get)
     # distributed/parallel_state.py send_tensor_dict: hidden states and residual, each in as many parts as a stage has ranks.
     token = 2 * case.model.hidden * settings.activation_bytes
@@ -275,7 +276,7 @@ def _cluster(members: dict, read: dict[str, hardware.Host], size: int, case: jud
         "decode_seconds": settings.max_num_seqs * token / second,
         "batch_seconds": settings.max_num_batched_tokens * token / second,
     }
-    return {"hosts": hosts, "port": members[hosts[0]["name"]].get("port", DEFAULT_PORT), "link": link}
+    return {**result, "link": link}
 
 
 def _warnings(read: dict[str, hardware.Host], size: int, found: dict) -> Iterator[Problem]:
