@@ -19,6 +19,7 @@ from .settings import resettled
 LARGEST = 2**48
 MOST_RANKS = 1024
 NOT_SIZES = ("seed",)
+NUMBERS = (int, float)
 # With one of these the shape of a rank is not defined, so that no memory can be predicted.
 SHAPELESS = frozenset(
     {
@@ -56,7 +57,7 @@ class Case:
     ledger: tuple = ()
     accounting: str | None = None
 
-    @property
+    @lazy
     def version(self) -> str:
         return self.instance["engine_version"]
 
@@ -76,7 +77,7 @@ class Case:
         return min(card.total_bytes for card in self.cards)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Judgement:
     """What the planner says of an option map on a case, by the schema, the rules and the memory of the cards. It never raises for what the map says.
 
@@ -290,12 +291,15 @@ def _settings(case: Case, facts: rules.Facts) -> memory.Settings:
 
 def _absurd(given: dict) -> list[Problem]:
     """Numbers that the parser takes and that no machine has: rules and formulas need not be proof against them."""
-    large = {name: value for name, value in given.items() if type(value) in (int, float) and abs(value) > MOST_RANKS and name not in NOT_SIZES}
     return [
-        Problem("value_out_of_range", f"{name} is {values.shown(value)}, beyond any machine.", f"Use a number up to {most}.")
-        for name, value in large.items()
-        if abs(value) > (most := MOST_RANKS if name.endswith("_parallel_size") else LARGEST)
+        Problem("value_out_of_range", f"{name} is {values.shown(value)}, beyond any machine.", f"Use a number up to {_most(name)}.")
+        for name, value in given.items()
+        if type(value) in NUMBERS and (value > MOST_RANKS or value < -MOST_RANKS) and name not in NOT_SIZES and abs(value) > _most(name)
     ]
+
+
+def _most(name: str) -> int:
+    return MOST_RANKS if name.endswith("_parallel_size") else LARGEST
 
 
 def _ram(case: Case, prediction: memory.Prediction) -> Iterator[Problem]:

@@ -19,17 +19,18 @@ ACTIVATION_BYTES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float
 class Settings(NamedTuple):
     """The engine's options as far as memory depends on them, with every default filled in; `settings` makes them from an option map.
 
-    core: V0 or V1. attention: XFORMERS, FLASH_ATTN or another backend's name. dtype: the one that runs, never auto. moe_chunk: tokens that one
-    call of the fused experts takes (VLLM_FUSED_MOE_CHUNK_SIZE). nvlink: whether the ranks are joined by it. plain_kernels: the option quantization
+    release: the engine's, (0, 8, 5). core: V0 or V1. attention: XFORMERS, FLASH_ATTN or another backend's name. dtype: the one that runs, never auto;
+    activation_bytes: of one number of it. moe_chunk: tokens that one call of the fused experts takes (VLLM_FUSED_MOE_CHUNK_SIZE). nvlink: whether the ranks are joined by it. plain_kernels: the option quantization
     asks for awq or gptq as they are, where the engine would take Marlin's kernels. charges_graphs: an estimate of the CUDA graphs is taken from
     the budget. shrinks_context: max_model_len is "auto", so the engine takes less where the cache cannot hold the model's longest context. mla: a
     model with latent attention is computed on the latent vectors, instead of on keys and values made of them.
     """
 
-    version: str
+    release: tuple[int, ...]
     core: str
     attention: str
     dtype: str
+    activation_bytes: int
     max_model_len: int
     max_num_batched_tokens: int
     max_num_seqs: int
@@ -48,14 +49,6 @@ class Settings(NamedTuple):
     charges_graphs: bool = False
     shrinks_context: bool = False
     mla: bool = True
-
-    @property
-    def release(self) -> tuple[int, ...]:
-        return release(self.version)
-
-    @property
-    def activation_bytes(self) -> int:
-        return ACTIVATION_BYTES[self.dtype]
 
 
 @functools.lru_cache(maxsize=256)
@@ -81,7 +74,8 @@ def settings(options: dict, model: Model, cards: tuple[Card, ...], version: str,
     v1, chunk = known["core"] == "V1", str(env.get("VLLM_FUSED_MOE_CHUNK_SIZE", ""))
     chunk = int(chunk) if chunk.isascii() and chunk.isdigit() and len(chunk) < 16 else 0
     return Settings(
-        version=version,
+        release=release(version),
+        activation_bytes=ACTIVATION_BYTES[known["dtype"]],
         gpu_memory_utilization=utilization,
         tensor_parallel_size=max(1, options.get("tensor_parallel_size") or 1),
         pipeline_parallel_size=max(1, options.get("pipeline_parallel_size") or 1),

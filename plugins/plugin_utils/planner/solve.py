@@ -206,14 +206,14 @@ def _v0(draft: Draft, judged: Judgement) -> None:
     simple = not (shape.multimodal or shape.latent or shape.sliding_window or judged.facts.option("enable_lora") or judged.facts.pools)
     draft.set("enable_chunked_prefill", simple, "long prompts are computed in pieces, which leaves memory to the KV cache" if simple else "not for this model")
     draft.set("enable_prefix_caching", simple, "prompts that begin alike are computed once" if simple else "not for this model")
-    if draft.judge().breaks({"prefill_kernel_does_not_compile"}):
-        for name in ("enable_chunked_prefill", "enable_prefix_caching"):
-            draft.set(name, False, "its kernel does not run on these cards with this model")
     if not judged.facts.option("disable_log_stats"):
         draft.set("show_hidden_metrics_for_version", "0.7", "the engine hides its swap and prefix cache metrics otherwise")
     ram, ranks = draft.case.host.memory_bytes, judged.facts.tp * judged.facts.pp
     if ram and 4 * GIB * ranks > SWAP_SHARE * ram:
         draft.set("swap_space", int(SWAP_SHARE * ram / GIB / ranks), f"the engine's 4 GiB for each card would take more than {SWAP_SHARE:.0%} of the RAM")
+    if draft.judge().breaks({"prefill_kernel_does_not_compile"}):
+        for name in ("enable_chunked_prefill", "enable_prefix_caching"):
+            draft.set(name, False, "its kernel does not run on these cards with this model")
 
 
 # -- Sizes ---------------------------------------------------------------------------------------------------------------------------------

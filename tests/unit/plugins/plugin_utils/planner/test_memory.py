@@ -282,7 +282,7 @@ def test_awq_expands_its_largest_matrix_below_8_0_from_256_tokens_on():
     gate_up = 4096 * 2 * (3 * 5120 + 2 * 27648) + 5120 * 2 * 27648 * 2
     down = 4096 * 2 * (4 * 5120 + 3 * 27648) + 5120 * 27648 * 2
     assert activation.activation(found, chosen, 75)[0] == max(gate_up, down) + 4096 * 24 + WORKSPACE
-    late = chosen._replace(version="0.9.2")
+    late = chosen._replace(release=(0, 9, 2))
     assert activation.activation(found, late, 80) == activation.activation(plain, late, 80)
     few = chosen._replace(max_num_batched_tokens=255)
     assert activation.activation(found, few, 75)[0] == activation.activation(plain, few, 75)[0]
@@ -328,7 +328,7 @@ def test_the_experts_work_in_chunks():
     assert size - work == 32768 * (2 * (3 * 2048 + 128) + 8 * 12) + 32768 * 24 + WORKSPACE
     smaller = chosen._replace(moe_chunk=24576)
     assert size - activation.activation(found, smaller, 75)[0] == 8192 * 8 * (2048 + 192) * 2
-    older = chosen._replace(version="0.7.3")
+    older = chosen._replace(release=(0, 7, 3))
     assert activation.activation(found, older, 75)[0] - size == 32768 * 8 * 384 * 2
 
 

@@ -9,7 +9,7 @@ GIB = 1024**3
 
 
 def settings(ranks, **more):
-    known = {"version": "0.8.5", "core": "V0", "attention": "FLASH_ATTN", "dtype": "float16", "nvlink": True}
+    known = {"release": (0, 8, 5), "core": "V0", "attention": "FLASH_ATTN", "dtype": "float16", "activation_bytes": 2, "nvlink": True}
     return Settings(**{**known, "max_model_len": 1, "max_num_batched_tokens": 1, "max_num_seqs": 1, "tensor_parallel_size": ranks, **more})
 
 
@@ -50,4 +50,4 @@ def test_v1_gathers_on_every_rank_alike():
 
 
 def test_later_releases_make_less_of_it_at_once():
-    assert nccl(settings(8, core="V1")._replace(version="0.10.0"), 90) == int(3 * int(0.67 * GIB)) < nccl(settings(8, core="V1"), 90)
+    assert nccl(settings(8, core="V1")._replace(release=(0, 10, 0)), 90) == int(3 * int(0.67 * GIB)) < nccl(settings(8, core="V1"), 90)
