@@ -6,6 +6,7 @@ import csv
 import datetime
 import functools
 import ipaddress
+import itertools
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ import threading
 import lab_play
 import openai
 import pytest
+import yaml
 
 pytestmark = pytest.mark.slow
 ON = ("inventories/lab", "molecule/simulated/gateway")
@@ -274,6 +276,93 @@ def test_no_key_is_in_the_log_of_a_verbose_run(converge):
     code, output = lab_play.play("playbooks/gateway.yml", "-vvv", "--extra-vars", '{"gateway_queue_seconds": 33, "gateway_port": 8443}', inventories=ON)
     assert code == 0, output
     assert ALICE not in output and BOB not in output
+
+
+def instances(seqs):
+    """The lab's own, with as many sequences at once."""
+    (coder,) = yaml.safe_load((lab_play.CHECKOUT / "inventories/lab/group_vars/gpu_hosts.yml").read_text())["vllm_instances"]
+    return [coder | {"options": coder["options"] | {"max_num_seqs": seqs}}]
+
+
+@pytest.fixture(scope="module")
+def roll_out(tmp_path_factory):
+    """roll_out(seqs): playbooks/rollout.yml, gpu01 first; (status, output), and roll_out.report() what became of each host."""
+    report = tmp_path_factory.mktemp("rollout") / "report.json"
+    # What is measured here is a simulated engine on a machine that is doing other things too.
+    calm = {"rollout_canaries": ["gpu01"], "rollout_report": str(report), "rollout_speed_loss": 0.95}
+
+    def run(seqs, inventories=ON):
+        words = ("--extra-vars", json.dumps(calm | {"vllm_instances": instances(seqs)}))
+        return lab_play.play("playbooks/rollout.yml", *words, inventories=inventories)
+
+    run.report = lambda: {host["name"]: host for host in json.loads(report.read_text())["hosts"]}
+    yield run
+    assert run(64)[0] == 0, "the lab has what its inventory says again"
+
+
+def test_a_rollout_changes_a_host_while_it_has_no_requests(gateway, client, roll_out):
+    over, asked, out = threading.Event(), client(), []
+
+    def ask(number):
+        """How many answers came; one that does not ends the test."""
+        answers = 0
+        while not over.is_set():
+            answers += asked.completions.create(model="coder", prompt=f"{number}", max_tokens=20, extra_body={"ignore_eos": True}).usage.completion_tokens == 20
+        return answers
+
+    def watch():
+        while not over.wait(0.5):
+            out.append(frozenset(name for name, row in servers(gateway).items() if row["status"] == "MAINT"))
+
+    with concurrent.futures.ThreadPoolExecutor(5) as threads:
+        running = [threads.submit(ask, number) for number in range(4)]
+        watching = threads.submit(watch)
+        try:
+            code, output = roll_out(32)
+        finally:
+            over.set()
+        assert code == 0, output
+        answers = [future.result() for future in running]
+        watching.result()
+    assert {name: host["status"] for name, host in roll_out.report().items()} == {"gpu01": "done", "gpu02": "done"}
+    assert [host for host, dummy in itertools.groupby(out) if host] == [{"gpu01:coder"}, {"gpu02:coder"}], "one after the other, each once"
+    assert {row["status"] for row in servers(gateway).values()} == {"UP"}
+    print(f"{sum(answers)} answers while both hosts were changed")
+    assert min(answers) > 10
+
+
+def test_a_rollout_goes_on_without_gateways_that_do_not_run(gateway, roll_out, tmp_path):
+    """One that cannot be reached, and one where HAProxy is stopped."""
+    gone = tmp_path / "gone.yml"
+    words = {"ansible_connection": "ansible.builtin.ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+    gone.write_text(json.dumps({"gateways": {"hosts": {"gone": words}}}))
+    gateway.machine.run("systemctl stop haproxy")
+    code, output = roll_out(48, inventories=(*ON, str(gone)))
+    gateway.machine.run("systemctl start haproxy")
+    assert code == 0, output
+    assert "gpu01, gone cannot be reached, or no gateway runs there" in output
+    assert {name: host["status"] for name, host in roll_out.report().items()} == {"gpu01": "done", "gpu02": "done"}
+    gateway.until(f"test $(echo 'show stat' | {ADMIN} | grep -c ':coder,.*,UP,') = 2")
+
+
+def test_a_host_that_dies_while_it_is_out_comes_back_by_its_check(gateway, gpu02, roll_out):
+    killed = threading.Event()
+
+    def kill():
+        gateway.until(f"(echo 'show stat' | {ADMIN} | grep -q 'gpu02:coder,.*,MAINT,')", seconds=300)
+        subprocess.run(["docker", "kill", gpu02.machine.container], check=True, capture_output=True)
+        killed.set()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        killing = threads.submit(kill)
+        code, output = roll_out(64)
+        killing.result()
+    assert code != 0 and killed.is_set()
+    assert {name: host["status"] for name, host in roll_out.report().items()} == {"gpu01": "done", "gpu02": "unreachable"}, output
+    assert servers(gateway)["gpu02:coder"]["status"] != "MAINT"
+    subprocess.run(["docker", "start", gpu02.machine.container], check=True, capture_output=True)
+    gpu02.machine.wait_for_units()
+    gateway.until(f"(echo 'show stat' | {ADMIN} | grep -q 'gpu02:coder,.*,UP,')")
 
 
 def test_two_gateways_share_an_address_which_stays_where_it_moved_to(gateway, gpu02, converge):
