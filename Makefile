@@ -117,6 +117,10 @@ bench-fanout: $(VENV)/.dev  ## Seconds to bring 1 to 16 hosts a model, by four w
 bench-fleet: $(VENV)/.dev  ## What 1 to 32 hosts cost the controller, bare and again; OPTIONS= such as --hosts 1,8
 	python3 tests/bench/fleet.py $(OPTIONS)
 
+.PHONY: bench-controller
+bench-controller: $(VENV)/.dev  ## What forks and SSH's settings cost the controller of 8 converged hosts
+	python3 tests/bench/controller.py $(OPTIONS)
+
 LITELLM := .cache/litellm
 .PHONY: bench-gateway
 bench-gateway: $(VENV)/.dev $(HAPROXY)  ## Latency and requests per second through the gateway, directly, and through LiteLLM's proxy

@@ -31,16 +31,16 @@ LAB = {"LAB_ENGINE": "simulated", "LAB_NAME": os.environ.get("LAB_NAME", "gpuhos
 WORDS = {"ansible_connection": "community.docker.docker_api", "lab_port": 0, "lab_card_count": 1}
 
 
-def play(playbook, inventory, hosts, *options, fails=False):
+def play(playbook, inventory, hosts, *options, fails=False, **environment):
     """Run a playbook on the first so many hosts; returns {seconds, cpu, mebibytes} of ansible-playbook with all its workers.
 
-    Another end than it should have ends the program, with the output's end.
+    environment: variables beside LAB. Another end than it should have ends the program, with the output's end.
     """
     with tempfile.TemporaryFile("w+") as output:
         began = time.monotonic()
         names = ",".join(["localhost", *_names(hosts)])
         words = ["ansible-playbook", playbook, "--inventory=inventories/lab", f"--inventory={inventory}", f"--limit={names}", *options]
-        with subprocess.Popen(words, cwd=CHECKOUT, env=os.environ | LAB, stdout=output, stderr=output) as process:
+        with subprocess.Popen(words, cwd=CHECKOUT, env=os.environ | LAB | environment, stdout=output, stderr=output) as process:
             over, peak = threading.Event(), [0]
             watcher = threading.Thread(target=_watch, args=(process.pid, over, peak))
             watcher.start()
@@ -99,20 +99,30 @@ def lose(hosts, down, inventory, directory):
     return found | {"stopped": lost, "unreachable": unreachable, "others": collections.Counter(states[name] for name in states if name not in unreachable)}
 
 
-def measure(hosts, playbook, down):
-    """{first, second} of a fleet of so many hosts, which are made before and removed after; with hosts to lose, {down} too."""
+def write_inventory(path, hosts, words):
+    """The path, with an inventory of so many hosts. The lab's own has two, also where only one of them is used."""
+    path.write_text(json.dumps({"gpu_hosts": {"hosts": dict.fromkeys(_names(max(hosts, 2)), words)}}))
+    return path
+
+
+@contextlib.contextmanager
+def lab(hosts):
+    """(directory, inventory) while so many bare hosts are there. Those of an earlier run that was cut off would not be bare."""
     with tempfile.TemporaryDirectory() as directory:
-        inventory = pathlib.Path(directory, "hosts.yml")
-        # The lab's own inventory has two hosts, also where only one of them is used.
-        inventory.write_text(json.dumps({"gpu_hosts": {"hosts": dict.fromkeys(_names(max(hosts, 2)), WORDS)}}))
-        # Hosts of an earlier run that was cut off would not be bare.
+        inventory = write_inventory(pathlib.Path(directory, "hosts.yml"), hosts, WORDS)
         play("playbooks/lab_down.yml", inventory, hosts)
         try:
             play("playbooks/lab_up.yml", inventory, hosts)
-            found = {run: play(playbook, inventory, hosts) for run in RUNS}
-            return found | ({"down": lose(hosts, down, inventory, directory)} if down else {})
+            yield directory, inventory
         finally:
             play("playbooks/lab_down.yml", inventory, hosts)
+
+
+def measure(hosts, playbook, down):
+    """{first, second} of a fleet of so many hosts; with hosts to lose, {down} too."""
+    with lab(hosts) as (directory, inventory):
+        found = {run: play(playbook, inventory, hosts) for run in RUNS}
+        return found | ({"down": lose(hosts, down, inventory, directory)} if down else {})
 
 
 def exponent(points):

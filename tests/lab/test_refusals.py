@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -45,6 +46,16 @@ def test_too_little_disk():
     status, output = play("playbooks/lab_up.yml", "--extra-vars=lab_disk_gib=1000000")
     assert status != 0
     assert "The lab needs 1000000 GiB free below /var/lib/docker, and" in output
+
+
+def test_more_hosts_than_may_watch_files(tmp_path):
+    limit = int(pathlib.Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    many = tmp_path / "hosts.yml"
+    hosts = limit // 12 + 1
+    many.write_text(json.dumps({"gpu_hosts": {"hosts": {f"gpu{number:02}": {"lab_port": 0} for number in range(1, hosts + 1)}}}))
+    status, output = play("playbooks/lab_up.yml", inventories=("inventories/lab", str(many)))
+    assert status != 0
+    assert f"{hosts} hosts watch files with {hosts * 12} inotify instances, and fs.inotify.max_user_instances is {limit}: allow more with" in output
 
 
 def test_a_host_that_is_not_up():

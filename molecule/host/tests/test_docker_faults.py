@@ -390,9 +390,20 @@ def test_a_driver_that_does_not_answer_is_not_described(container_toolkit, on, n
 def test_a_proof_that_fails_says_what_docker_said(container_toolkit, new):
     status, output, changed = container_toolkit(new, proof_image="vllm/vllm-openai:nothing")
     assert status != 0
-    assert (
-        f"A container of vllm/vllm-openai:nothing on {new} does not see the host's 4 cards: Unable to find image 'vllm/vllm-openai:nothing' locally" in output
-    )
+    assert f"A container of vllm/vllm-openai:nothing on {new} does not see the host's 4 cards: Error pulling image" in output
+    assert container_toolkit(new)[0] == 0
+
+
+@pytest.mark.slow
+def test_a_proof_that_hangs_fails(container_toolkit, on, new):
+    """An engine that panics leaves its client waiting for ever."""
+    on(new).run("rm /var/lib/gpuhosts/container_proof.json")
+    on(new).write("/usr/local/bin/docker", "#!/bin/sh\nexec sleep 1000\n")
+    on(new).run("chmod +x /usr/local/bin/docker")
+    status, output, dummy = container_toolkit(new, proof_seconds=2)
+    on(new).remove("/usr/local/bin/docker")
+    assert status != 0
+    assert f"on {new} does not see the host's 4 cards: the engine has not run it within 2 seconds." in output
     assert container_toolkit(new)[0] == 0
 
 
