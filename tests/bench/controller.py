@@ -9,7 +9,6 @@ that is not counted, as connections of a run before may still be there.
 import argparse
 import pathlib
 import subprocess
-import tempfile
 
 import fleet
 

@@ -19,11 +19,12 @@ ACTIVATION_BYTES = {"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float
 class Settings(NamedTuple):
     """The engine's options as far as memory depends on them, with every default filled in; `settings` makes them from an option map.
 
-    release: the engine's, (0, 8, 5). core: V0 or V1. attention: XFORMERS, FLASH_ATTN or another backend's name. dtype: the one that runs, never auto;
-    activation_bytes: of one number of it. moe_chunk: tokens that one call of the fused experts takes (VLLM_FUSED_MOE_CHUNK_SIZE). nvlink: whether the ranks are joined by it. plain_kernels: the option quantization
-    asks for awq or gptq as they are, where the engine would take Marlin's kernels. charges_graphs: an estimate of the CUDA graphs is taken from
-    the budget. shrinks_context: max_model_len is "auto", so the engine takes less where the cache cannot hold the model's longest context. mla: a
-    model with latent attention is computed on the latent vectors, instead of on keys and values made of them.
+    release: the engine's, (0, 8, 5). core: V0 or V1. attention: XFORMERS, FLASH_ATTN or another backend's name. dtype: the one that runs, never
+    auto; activation_bytes: of one number of it. moe_chunk: tokens that one call of the fused experts takes (VLLM_FUSED_MOE_CHUNK_SIZE). nvlink:
+    whether the ranks are joined by it. plain_kernels: the option quantization asks for awq or gptq as they are, where the engine would take
+    Marlin's kernels. charges_graphs: an estimate of the CUDA graphs is taken from the budget. shrinks_context: max_model_len is "auto", so the
+    engine takes less where the cache cannot hold the model's longest context. mla: a model with latent attention is computed on the latent
+    vectors, instead of on keys and values made of them.
     """
 
     release: tuple[int, ...]
