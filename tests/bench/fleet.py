@@ -5,8 +5,8 @@
 The hosts are the lab's, with one card and the simulated engine each, all on this machine: 240 MB of memory and 650 MB of disk each. Hosts and controller
 share its cores, so that the seconds are an upper bound, above all of the first run, in which every host installs its packages; the controller's CPU time
 is the controller's own. Memory is the peak of the proportional set sizes of ansible-playbook and all its workers together, looked at twice a second.
-Results are added to DIRECTORY/fleet.json; table (fleet.md) and plot (fleet.svg) are made of all that lies there. Growth is the exponent k of cost = c *
-hosts ** k, by least squares over the logarithms: 1 is linear. Of another playbook than site.yml they lie in fleet-NAME.json and so on.
+Results are added to DIRECTORY/fleet-site.json, by the playbook's name; the table (fleet-site.md) is made of all that lies there, and the plot (fleet.svg) of
+all playbooks. Growth is the exponent k of cost = c * hosts ** k, by least squares over the logarithms: 1 is linear.
 
 --down takes so many of the hosts from the converged fleet and rolls it out: which hosts the report says were unreachable, and the exit status.
 """
@@ -138,6 +138,11 @@ def points(results, run, column):
     return {int(hosts): found[run][column] for hosts, found in sorted(results.items(), key=lambda item: int(item[0]))}
 
 
+def known(directory):
+    """What lies there of every playbook: {"site.yml": results}."""
+    return {f"{path.stem.removeprefix('fleet-')}.yml": json.loads(path.read_text(encoding="utf-8")) for path in directory.glob("fleet-*.json")}
+
+
 def table(results):
     """The results as a Markdown table, a row for each number of hosts, and below it the exponents."""
     counts = sorted(map(int, results))
@@ -150,24 +155,26 @@ def table(results):
     return "\n".join([*lines, "| exponent | " + " | ".join("" if fit is None else f"{fit:.2f}" for fit in fits) + " |"]) + "\n"
 
 
-def plot(results, path):
-    """Seconds and CPU seconds against hosts, on logarithmic axes: a straight line of slope 1 is linear growth."""
+def plot(playbooks, path):
+    """Seconds and CPU seconds of each host against hosts, {playbook: results}: a level line is linear growth."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "fleet"
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for run, label in RUNS.items():
-        for column, style in (("seconds", "-"), ("cpu", "--")):
-            found = points(results, run, column)
-            axes.plot(list(found), list(found.values()), style, marker="o", label=f"{label}: {'seconds' if column == 'seconds' else 'CPU of the controller'}")
-    axes.set(xlabel="hosts", ylabel="seconds", xscale="log", yscale="log")
-    axes.set_xticks(sorted(map(int, results)), [str(count) for count in sorted(map(int, results))])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend()
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    for axes, (column, label) in zip(panels, (("seconds", "seconds per host"), ("cpu", "CPU seconds of the controller per host")), strict=True):
+        for (playbook, results), style in zip(sorted(playbooks.items(), reverse=True), ("-", "--", ":"), strict=False):
+            for run, color in zip(RUNS, ("C0", "C1"), strict=True):
+                found = points(results, run, column)
+                axes.plot(list(found), [cost / hosts for hosts, cost in found.items()], style, color=color, marker="o", label=f"{playbook}, {RUNS[run]}")
+        counts = sorted({int(hosts) for results in playbooks.values() for hosts in results})
+        axes.set(xlabel="hosts", ylabel=label, xscale="log", ylim=(0, None))
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    panels[0].legend()
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -179,15 +186,14 @@ def main():
     parser.add_argument("--output", default=".cache/bench", type=pathlib.Path)
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    name = "fleet" if given.playbook.name == "site.yml" else f"fleet-{given.playbook.stem}"
-    kept = given.output / f"{name}.json"
+    kept = given.output / f"fleet-{given.playbook.stem}.json"
     results = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     for hosts in given.hosts:
         results[str(hosts)] = measure(hosts, given.playbook, given.down)
         print(f"{hosts} hosts: {results[str(hosts)]}", flush=True)
         kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (given.output / f"{name}.md").write_text(table(results), encoding="utf-8")
-    plot(results, given.output / f"{name}.svg")
+    kept.with_suffix(".md").write_text(table(results), encoding="utf-8")
+    plot(known(given.output), given.output / "fleet.svg")
     print(table(results))
 
 
