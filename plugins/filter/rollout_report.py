@@ -10,7 +10,7 @@ version_added: 0.1.0
 author: The gpuhosts.inference authors (@gpuhosts)
 description:
   - Makes the report of a rollout, which the next one reads as well, and its text.
-positional: _input, results, lost, before, stopped
+positional: _input, results, lost, before, stopped, begun
 options:
   _input:
     description: What P(gpuhosts.inference.rollout_look#filter) returned for each host.
@@ -18,7 +18,7 @@ options:
     elements: dict
     required: true
   results:
-    description: What became of each host whose wave is over, with C(name), C(state), C(reason), C(measured) and C(rungs).
+    description: What became of each host whose wave is over, with C(name), C(state), C(reason), C(measured), C(rungs) and C(generations).
     type: list
     elements: dict
     required: true
@@ -35,6 +35,11 @@ options:
     description: Why the rollout stopped; empty when it did not.
     type: str
     default: ""
+  begun:
+    description: Hosts whose wave is under way. Until it is over nothing is known of them.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -65,11 +70,11 @@ from ansible_collections.gpuhosts.inference.plugins.plugin_utils import rollout_
 from ansible_collections.gpuhosts.inference.plugins.plugin_utils.planner.instance import plain
 
 
-def rollout_report(looks, results, lost, before, stopped=""):
+def rollout_report(looks, results, lost, before, stopped="", begun=()):
     looks = plain(looks)
     names = [look["name"] for look in looks]
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    found = report.document(looks, plain(results), plain(lost), plain(before), str(stopped), now)
+    found = report.document(looks, plain(results), plain(lost), plain(list(begun)), plain(before), str(stopped), now)
     here = [host for host in found["hosts"] if host["name"] in names]
     bad = {host["name"]: f"{host['status']}: {host['problem']}" for host in here if host["status"] not in (report.CONVERGED, report.rollout.DONE)}
     return {"document": found, "text": report.text(found, names), "bad": bad}

@@ -11,6 +11,7 @@ author: The gpuhosts.inference authors (@gpuhosts)
 description:
   - Judges the waves that are over.
   - A rollout stops when too many hosts of a wave have failed, and when none of a wave came through. Hosts that were lost on the way do not count as failed.
+  - It stops, too, when one of the canaries has not come through.
 positional: _input, states, max_fail_percentage
 options:
   _input:

@@ -22,6 +22,7 @@ import json
 import math
 
 DONE, FAILED, ROLLED_BACK = "done", "failed", "rolled back"
+CANARY = "canary"
 
 
 def fingerprint(code: str, variables: dict) -> str:
@@ -39,9 +40,12 @@ def look(name: str, facts: dict, silence: str, variables: dict, before: dict, ai
     if everything:
         due = "all hosts were asked for"
     elif before.get("fingerprint") != aim:
-        due = "its inventory or the collection has changed" if before.get("fingerprint") else "it was never rolled out"
+        due = "its inventory or the collection has changed" if before.get("fingerprint") else "it was never rolled out to its end"
     else:
-        due = "; ".join(wrong)
+        # Whatever a rollback or another run has brought since.
+        rolled_out = before.get("generations") or {}
+        others = [f"{each} is not what was rolled out" for each in names if each in found and found[each]["generation"] != rolled_out.get(each)]
+        due = "; ".join(wrong or others)
     return {
         "name": name,
         "silence": silence,
@@ -68,16 +72,15 @@ def _wrong(name: str, found: dict | None) -> str:
 def waves(looks: list[dict], canaries: list[str], batches: list) -> list[dict]:
     """Return the waves of the hosts that are due and answer, in their order: the canaries, then batches, the last size again and again.
 
-    canaries: names; without them the healthiest host of each kind. batches: hosts of a wave, as a number or as a percentage of all that come after the
-    canaries ("25%"). ValueError for a batch that is neither, and for canaries none of which can be asked.
+    canaries: names; without them, and where none of them is due, the healthiest host of each kind. batches: hosts of a wave, as a number or as a
+    percentage of all that come after the canaries ("25%"). ValueError for a batch that is neither, and for canaries none of which can be asked.
     """
     due = [one for one in looks if one["due"] and not one["silence"]]
-    if canaries:
-        chosen = [one["name"] for one in due if one["name"] in canaries]
-        known = {one["name"]: one for one in looks}
-        if due and not chosen and not any(name in known and not known[name]["silence"] for name in canaries):
-            raise ValueError(f"None of rollout_canaries ({', '.join(canaries)}) is among the hosts of this run and answers: name another, or none.")
-    else:
+    chosen = [one["name"] for one in due if one["name"] in canaries]
+    known = {one["name"]: one for one in looks}
+    if canaries and due and not chosen and not any(name in known and not known[name]["silence"] for name in canaries):
+        raise ValueError(f"None of rollout_canaries ({', '.join(canaries)}) is among the hosts of this run and answers: name another, or none.")
+    if not chosen:
         first = {}
         # Sorting is stable: the first of the inventory among equals. A bare host shows less than one that serves, and more than one that is ill.
         for one in sorted(due, key=lambda one: 0 if one["healthy"] else 2 if one["generations"] else 1):
@@ -85,7 +88,7 @@ def waves(looks: list[dict], canaries: list[str], batches: list) -> list[dict]:
         chosen = [one["name"] for one in due if one["name"] in first.values()]
     rest = [one["name"] for one in due if one["name"] not in chosen]
     sizes = [_size(batch, len(rest)) for batch in batches or ["100%"]]
-    found = [{"name": "canary", "hosts": chosen}] if chosen else []
+    found = [{"name": CANARY, "hosts": chosen}] if chosen else []
     for number in range(1, len(rest) + 1):
         if not rest:
             break
@@ -108,7 +111,7 @@ def stop(begun: list[dict], states: dict[str, str], max_fail_percentage: float) 
     """Return why no further wave may begin, "" when one may.
 
     begun: waves that are over. states: host -> DONE, FAILED or ROLLED_BACK; a host without one was lost on the way. Lost hosts do not count as failed,
-    for they say nothing about what is rolled out, but somebody has to have come through.
+    for they say nothing about what is rolled out, but somebody has to have come through. Every canary has to: each stands for hosts of its kind.
     """
     for wave in begun:
         hosts = wave["hosts"]
@@ -116,8 +119,11 @@ def stop(begun: list[dict], states: dict[str, str], max_fail_percentage: float) 
         if len(failed) * 100 > max_fail_percentage * len(hosts):
             allowed = f"rollout_max_fail_percentage allows {max_fail_percentage:g} %"
             return f"{len(failed)} of {len(hosts)} hosts of {wave['name']} failed ({', '.join(failed)}), and {allowed}"
-        if not any(states.get(host) == DONE for host in hosts):
+        others = [host for host in hosts if states.get(host) != DONE]
+        if len(others) == len(hosts):
             return f"no host of {wave['name']} came through ({', '.join(hosts)})"
+        if wave["name"] == CANARY and others:
+            return f"not every canary came through ({', '.join(others)} did not)"
     return ""
 
 

@@ -4,8 +4,8 @@
 
 The page of playbooks/report.yml can be drawn from it: it has the keys of fleet_report.py, with kind "rollout", and what is not known there is empty.
 
-It has besides, of a host, `status` (a word of STATES), `fingerprint` (what it was brought to) and `baseline` (what it measured
-then), and of an instance the keys of a measurement (rollout.py), with `rung`.
+It has besides, of a host, `status` (a word of STATES), `fingerprint` (what it was brought to; null for one whose wave did not end well), `baseline`
+(what it measured then) and `generations` (of its instances then), and of an instance the keys of a measurement (rollout.py), with `rung`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,35 @@ CONVERGED, UNREACHABLE, WAITING = "converged", "unreachable", "waiting"
 STATES = {CONVERGED: "good", rollout.DONE: "good", WAITING: "plain", rollout.FAILED: "bad", rollout.ROLLED_BACK: "bad", UNREACHABLE: "bad"}
 
 
-def outcome(look: dict, result: dict, lost: bool, stopped: str) -> tuple[str, str]:
-    """Return (word of STATES, reason) of a host. result: {state, reason}, empty where it has none. lost: whether it fell silent on the way."""
+def outcome(look: dict, result: dict, lost: bool, begun: bool, stopped: str) -> tuple[str, str]:
+    """Return (word of STATES, reason) of a host.
+
+    result: {state, reason}, empty where it has none. lost: whether it fell silent on the way. begun: whether its wave is under way.
+    """
     if look["silence"]:
         return UNREACHABLE, look["silence"]
     if result:
         return result["state"], result["reason"]
     if lost:
         return UNREACHABLE, "it answered at first, and not any more when its wave was under way"
+    if begun:
+        return WAITING, "its wave had begun when this was written"
     return (WAITING, stopped or look["due"]) if look["due"] else (CONVERGED, "")
 
 
-def document(looks: list[dict], results: list[dict], lost: list[str], before: dict, stopped: str, time: str) -> dict:
+def document(looks: list[dict], results: list[dict], lost: list[str], begun: list[str], before: dict, stopped: str, time: str) -> dict:
     """Return the report.
 
-    looks: of each host of this run. results: {name, state, reason, measured, rungs} of those whose wave is over, rungs: instance -> rung. lost: hosts that
-    fell silent on the way. before: the last report, {} without one; what it says of hosts that are not part of this run stays. time: 2026-11-28T08:00:00Z.
+    looks: of each host of this run. results: {name, state, reason, measured, rungs, generations} of those whose wave is over, rungs: instance -> rung. lost:
+    hosts that fell silent on the way. begun: hosts whose wave is under way: until it is over nothing is known of them. before: the last report, {}
+    without one; what it says of hosts that are not part of this run stays. time: 2026-11-28T08:00:00Z.
     """
     found = {one["name"]: one for one in before.get("hosts", [])}
     by_name = {one["name"]: one for one in results}
     words = {}
     for look in looks:
-        entry = _host(look, by_name.get(look["name"], {}), look["name"] in lost, stopped)
+        name = look["name"]
+        entry = _host(look, by_name.get(name, {}), name in lost, name in begun, stopped)
         found[entry["name"]], words[entry["name"]] = entry, entry["status"]
     counts = [(word, list(words.values()).count(word)) for word in STATES]
     return {
@@ -53,11 +60,13 @@ def document(looks: list[dict], results: list[dict], lost: list[str], before: di
     }
 
 
-def _host(look: dict, result: dict, lost: bool, stopped: str) -> dict:
+def _host(look: dict, result: dict, lost: bool, begun: bool, stopped: str) -> dict:
     before = look["before"]
-    word, reason = outcome(look, result, lost, stopped)
+    word, reason = outcome(look, result, lost, begun, stopped)
     measured = result.get("measured") or before.get("baseline", [])
     done = word in (rollout.DONE, CONVERGED)
+    # Its wave has not begun, or will not.
+    untouched = word == WAITING and not begun or look["silence"]
     return {
         "name": look["name"],
         "state": STATES[word],
@@ -66,7 +75,8 @@ def _host(look: dict, result: dict, lost: bool, stopped: str) -> dict:
         "facts": [],
         "cards": [],
         "findings": [],
-        "fingerprint": look["fingerprint"] if done else before.get("fingerprint") if word == WAITING else None,
+        "fingerprint": look["fingerprint"] if done else before.get("fingerprint") if untouched else None,
+        "generations": result.get("generations", look["generations"]) if done else before.get("generations", {}),
         # A host that fails is held to what it could do before, also the next time.
         "baseline": measured if done else before.get("baseline", []),
         "instances": [_instance(one, (result.get("rungs") or {}).get(one["name"], 0), word) for one in measured],

@@ -1,6 +1,6 @@
 """What forks and SSH's settings cost a controller: second runs of site.yml, on converged hosts. What `make bench-controller` measures.
 
-    python3 tests/bench/controller.py [--hosts 8] [--forks 2,4,10,20]
+    python3 tests/bench/controller.py [--hosts 8] [--forks 1,2,4,8]
 
 The hosts are those of fleet.py. Forks are compared over all of them by the Docker API, SSH's settings on the first of them, each run after the same one
 that is not counted, as connections of a run before may still be there.
@@ -35,7 +35,7 @@ def reached_by_ssh(directory):
     container, key = f"{fleet.LAB['LAB_NAME']}-gpu01", pathlib.Path(directory, "key")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     inside = ["docker", "exec", "--interactive", container, "bash", "-ec"]
-    install = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy openssh-server >/dev/null && mkdir -p -m 700 /root/.ssh"
+    install = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy openssh-server >/dev/null && systemctl start ssh && mkdir -p -m 700 /root/.ssh"
     subprocess.run([*inside, f"{install} && cat > /root/.ssh/authorized_keys"], input=key.with_suffix(".pub").read_bytes(), check=True)
     template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     address = subprocess.run(["docker", "inspect", "--format", template, container], check=True, capture_output=True, text=True).stdout.strip()
@@ -60,7 +60,7 @@ def ssh(directory):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", default=8, type=int)
-    parser.add_argument("--forks", default="2,4,10,20", type=lambda text: [int(word) for word in text.split(",")])
+    parser.add_argument("--forks", default="1,2,4,8", type=lambda text: [int(word) for word in text.split(",")])
     given = parser.parse_args()
     with fleet.lab(given.hosts) as (directory, inventory):
         fleet.play("site.yml", inventory, given.hosts)

@@ -278,23 +278,25 @@ def test_no_key_is_in_the_log_of_a_verbose_run(converge):
     assert ALICE not in output and BOB not in output
 
 
-def instances(seqs):
+def instances(seqs, **more):
     """The lab's own, with as many sequences at once."""
     (coder,) = yaml.safe_load((lab_play.CHECKOUT / "inventories/lab/group_vars/gpu_hosts.yml").read_text())["vllm_instances"]
-    return [coder | {"options": coder["options"] | {"max_num_seqs": seqs}}]
+    return [coder | {"options": coder["options"] | {"max_num_seqs": seqs}} | more]
 
 
 @pytest.fixture(scope="module")
-def roll_out(tmp_path_factory):
+def roll_out(tmp_path_factory, converge):
     """roll_out(seqs): playbooks/rollout.yml, gpu01 first; (status, output), and roll_out.report() what became of each host."""
     report = tmp_path_factory.mktemp("rollout") / "report.json"
     # What is measured here is a simulated engine on a machine that is doing other things too.
     calm = {"rollout_canaries": ["gpu01"], "rollout_report": str(report), "rollout_speed_loss": 0.95}
 
-    def run(seqs, inventories=ON):
-        words = ("--extra-vars", json.dumps(calm | {"vllm_instances": instances(seqs)}))
+    def run(seqs, inventories=ON, **more):
+        words = ("--extra-vars", json.dumps(calm | SETTINGS | {"vllm_instances": instances(seqs, **more)}))
         return lab_play.play("playbooks/rollout.yml", *words, inventories=inventories)
 
+    code, output = converge()
+    assert code == 0, output
     run.report = lambda: {host["name"]: host for host in json.loads(report.read_text())["hosts"]}
     yield run
     assert run(64)[0] == 0, "the lab has what its inventory says again"
@@ -326,7 +328,7 @@ def test_a_rollout_changes_a_host_while_it_has_no_requests(gateway, client, roll
         watching.result()
     assert {name: host["status"] for name, host in roll_out.report().items()} == {"gpu01": "done", "gpu02": "done"}
     assert [host for host, dummy in itertools.groupby(out) if host] == [{"gpu01:coder"}, {"gpu02:coder"}], "one after the other, each once"
-    assert {row["status"] for row in servers(gateway).values()} == {"UP"}
+    assert {row["status"] for row in servers(gateway).values()} == {"UP"}, "a check has found that they complete"
     print(f"{sum(answers)} answers while both hosts were changed")
     assert min(answers) > 10
 
@@ -342,6 +344,17 @@ def test_a_rollout_goes_on_without_gateways_that_do_not_run(gateway, roll_out, t
     assert code == 0, output
     assert "gpu01, gone cannot be reached, or no gateway runs there" in output
     assert {name: host["status"] for name, host in roll_out.report().items()} == {"gpu01": "done", "gpu02": "done"}
+    gateway.until(f"test $(echo 'show stat' | {ADMIN} | grep -c ':coder,.*,UP,') = 2")
+
+
+def test_a_host_that_a_gateway_does_not_take_back_goes_back(gateway, gpu02, roll_out):
+    """Its port has changed, and the gateway has not been told."""
+    code, output = roll_out(48, port=8899)
+    assert code != 0
+    found = roll_out.report()
+    assert {name: host["status"] for name, host in found.items()} == {"gpu01": "rolled back", "gpu02": "waiting"}, output
+    assert "The gateways do not give gpu01 requests: their checks have not found that coder completes a prompt" in found["gpu01"]["problem"]
+    assert "playbooks/gateway.yml has to tell them" in found["gpu01"]["problem"]
     gateway.until(f"test $(echo 'show stat' | {ADMIN} | grep -c ':coder,.*,UP,') = 2")
 
 

@@ -30,7 +30,8 @@ def look(aim="f1", before=None, everything=False, instances=("coder",), **servic
     found = {"generation": 3, "status": "proved", "running": True, "state": {"status": "running", "rung": 0}, **service}
     facts = {"gpuhosts": {"gpus": [CARD] * 4}, "gpuhosts_services": {"instances": {"coder": found}}}
     variables = {"vllm_instances": [{"name": name} for name in instances]}
-    return rollout.look("gpu01", facts, "", variables, {"fingerprint": "f1"} if before is None else before, aim, everything)
+    before = {"fingerprint": "f1", "generations": {"coder": 3}} if before is None else before
+    return rollout.look("gpu01", facts, "", variables, before, aim, everything)
 
 
 def test_a_host_that_was_rolled_out_and_serves_is_not_due():
@@ -42,13 +43,15 @@ def test_a_host_that_was_rolled_out_and_serves_is_not_due():
 @pytest.mark.parametrize(
     "more, reason",
     [
-        ({"before": {}}, "it was never rolled out"),
+        ({"before": {}}, "it was never rolled out to its end"),
+        ({"before": {"fingerprint": None, "generations": {"coder": 3}}}, "it was never rolled out to its end"),
         ({"aim": "f2"}, "its inventory or the collection has changed"),
         ({"everything": True}, "all hosts were asked for"),
         ({"instances": ["coder", "chat"]}, "chat is not there"),
         ({"running": False}, "coder does not run"),
         ({"status": "pending"}, "coder was never seen to answer"),
         ({"state": {"status": "quarantined", "rung": 0}}, "coder is in quarantine"),
+        ({"generation": 2}, "coder is not what was rolled out"),
     ],
 )
 def test_a_host_is_due_for_a_reason(more, reason):
@@ -62,7 +65,7 @@ def test_a_step_down_the_ladder_is_no_reason_to_do_anything_and_no_canary_either
 
 def test_a_bare_host_and_an_instance_that_is_none():
     found = rollout.look("gpu01", {}, "", {"vllm_instances": ["coder", {}]}, {}, "f", False)
-    assert (found["due"], found["healthy"], found["kind"], found["generations"]) == ("it was never rolled out", False, "", {})
+    assert (found["due"], found["healthy"], found["kind"], found["generations"]) == ("it was never rolled out to its end", False, "", {})
 
 
 def test_a_fingerprint_is_of_the_code_and_of_the_variables():
@@ -114,9 +117,10 @@ def test_both_may_come_from_the_command_line():
         waves(numbered(4), [], "many")
 
 
-def test_a_named_canary_that_is_done_need_not_be_a_canary_again():
-    looks = [one("gpu01", due=""), one("gpu02"), one("gpu03")]
-    assert hosts(rollout.waves(looks, ["gpu01"], ["100%"])) == [["gpu02", "gpu03"]]
+def test_where_no_named_canary_is_due_the_healthiest_is_one():
+    """What has changed may be something that the named ones do not have."""
+    looks = [one("gpu01", due=""), one("gpu02", healthy=False), one("gpu03"), one("gpu04")]
+    assert hosts(rollout.waves(looks, ["gpu01"], ["100%"])) == [["gpu03"], ["gpu02", "gpu04"]]
 
 
 def test_a_named_canary_that_is_down_is_refused():
@@ -154,6 +158,13 @@ def test_as_many_may_fail_as_is_allowed():
 def test_lost_hosts_do_not_count_as_failed_but_somebody_has_to_come_through():
     assert rollout.stop(WAVES, {"a": "done", "e": "done"}, 0) == ""
     assert rollout.stop(WAVES, {"b": "done"}, 0) == "no host of canary came through (a)"
+
+
+def test_every_canary_has_to_come_through():
+    """Each stands for hosts of its kind, and one that dies may have died of what is rolled out."""
+    canaries = [{"name": "canary", "hosts": ["a", "b", "c", "d"]}]
+    assert rollout.stop(canaries, dict.fromkeys("abd", "done"), 0) == "not every canary came through (c did not)"
+    assert rollout.stop(canaries, dict.fromkeys("abd", "done") | {"c": "failed"}, 30) == "not every canary came through (c did not)"
 
 
 # -- The gate ---------------------------------------------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ MEASURED = {
 
 
 def look(name, **more):
-    return {"name": name, "silence": "", "due": "it was never rolled out", "before": {}, "fingerprint": "f2", **more}
+    return {"name": name, "silence": "", "due": "it was never rolled out", "before": {}, "fingerprint": "f2", "generations": {"coder": 1}, **more}
 
 
 def done(name, **more):
-    return {"name": name, "state": "done", "reason": "", "measured": [MEASURED], "rungs": {"coder": 0}, **more}
+    return {"name": name, "state": "done", "reason": "", "measured": [MEASURED], "rungs": {"coder": 0}, "generations": {"coder": 2}, **more}
 
 
 def statuses(found):
@@ -81,9 +81,31 @@ def test_what_was_not_touched_keeps_what_is_known_of_it():
     assert "b" not in found["text"].split() and "1 waiting" in found["text"]
 
 
+def test_until_a_wave_is_over_nothing_is_known_of_its_hosts():
+    """A run that is cut off here may have changed them, and the inventory may be what it was before when the next one comes."""
+    before = report([look("a", fingerprint="f1"), look("b", fingerprint="f1")], [done("a"), done("b")], [], {})["document"]
+    kept = {host["name"]: host for host in before["hosts"]}
+    found = report([look(name, before=kept[name]) for name in "ab"], [], [], before, begun=["a"])["document"]
+    after = {host["name"]: host for host in found["hosts"]}
+    assert (after["a"]["fingerprint"], after["a"]["baseline"]) == (None, [MEASURED])
+    assert after["b"]["fingerprint"] == "f1"
+    assert statuses(report([look("a")], [done("a")], [], before, begun=["a"]))["a"] == "done"
+
+
+def test_a_host_that_was_only_down_is_what_it_was():
+    before = report([look("a")], [done("a")], [], {})["document"]
+    found = report([look("a", silence="no route", before=before["hosts"][0])], [], [], before)["document"]["hosts"][0]
+    assert (found["status"], found["fingerprint"], found["generations"]) == ("unreachable", "f2", {"coder": 2})
+
+
+def test_what_is_known_of_a_host_are_the_generations_that_were_rolled_out():
+    found = report([look("a"), look("b", due=""), look("c")], [done("a"), done("c", state="failed")], [], {})["document"]["hosts"]
+    assert [host["generations"] for host in found] == [{"coder": 2}, {"coder": 1}, {}]
+
+
 def test_a_look_takes_the_collections_own_code():
     found = rollout_look.FilterModule().filters()["rollout_look"]({}, "gpu01", {"vllm_instances": [{"name": "coder"}]}, {})
-    assert len(found["fingerprint"]) == 64 and found["due"] == "it was never rolled out"
+    assert len(found["fingerprint"]) == 64 and found["due"] == "it was never rolled out to its end"
     assert rollout_look.FilterModule().filters()["rollout_look"]({}, "gpu01", {"vllm_instances": []}, found)["due"] == (
         "its inventory or the collection has changed"
     )
