@@ -185,6 +185,15 @@ def test_a_run_that_is_killed_is_taken_up():
     assert [sequences(host) for host in HOSTS] == [40] * 6
 
 
+def test_a_run_that_is_killed_leaves_nothing_of_an_inventory_that_is_taken_back():
+    with rolling_out("Converge wave 2]", vllm_instances=[coder(56)]) as process:
+        os.killpg(process.pid, signal.SIGKILL)
+    status, output = roll_out(vllm_instances=[coder(40)])
+    assert status == 0, output
+    assert statuses() == {**dict.fromkeys(HOSTS[:5], "done"), HOSTS[5]: "converged"}, "also those whose wave had only begun"
+    assert [sequences(host) for host in HOSTS] == [40] * 6
+
+
 def test_hosts_that_are_down_are_listed_at_the_end(tmp_path):
     """Three of nine: over SSH, to a port on which nobody listens."""
     down = tmp_path / "hosts.yml"

@@ -278,28 +278,28 @@ def test_no_key_is_in_the_log_of_a_verbose_run(converge):
     assert ALICE not in output and BOB not in output
 
 
-def instances(seqs, **more):
-    """The lab's own, with as many sequences at once."""
-    (coder,) = yaml.safe_load((lab_play.CHECKOUT / "inventories/lab/group_vars/gpu_hosts.yml").read_text())["vllm_instances"]
-    return [coder | {"options": coder["options"] | {"max_num_seqs": seqs}} | more]
+def coder(seqs, **more):
+    """The lab's own instance, with as many sequences at once."""
+    (found,) = yaml.safe_load((lab_play.CHECKOUT / "inventories/lab/group_vars/gpu_hosts.yml").read_text())["vllm_instances"]
+    return found | {"options": found["options"] | {"max_num_seqs": seqs}} | more
 
 
 @pytest.fixture(scope="module")
 def roll_out(tmp_path_factory, converge):
-    """roll_out(seqs): playbooks/rollout.yml, gpu01 first; (status, output), and roll_out.report() what became of each host."""
+    """roll_out(instance, ...): playbooks/rollout.yml, gpu01 first; (status, output), and roll_out.report() what became of each host."""
     report = tmp_path_factory.mktemp("rollout") / "report.json"
     # What is measured here is a simulated engine on a machine that is doing other things too.
     calm = {"rollout_canaries": ["gpu01"], "rollout_report": str(report), "rollout_speed_loss": 0.95}
 
-    def run(seqs, inventories=ON, **more):
-        words = ("--extra-vars", json.dumps(calm | SETTINGS | {"vllm_instances": instances(seqs, **more)}))
-        return lab_play.play("playbooks/rollout.yml", *words, inventories=inventories)
+    def run(*instances, inventories=ON, host=None, **more):
+        words = ("--extra-vars", json.dumps(calm | SETTINGS | {"vllm_instances": instances} | more))
+        return lab_play.play("playbooks/rollout.yml", *words, inventories=inventories, host=host)
 
     code, output = converge()
     assert code == 0, output
     run.report = lambda: {host["name"]: host for host in json.loads(report.read_text())["hosts"]}
     yield run
-    assert run(64)[0] == 0, "the lab has what its inventory says again"
+    assert run(coder(64))[0] == 0, "the lab has what its inventory says again"
 
 
 def test_a_rollout_changes_a_host_while_it_has_no_requests(gateway, client, roll_out):
@@ -320,7 +320,7 @@ def test_a_rollout_changes_a_host_while_it_has_no_requests(gateway, client, roll
         running = [threads.submit(ask, number) for number in range(4)]
         watching = threads.submit(watch)
         try:
-            code, output = roll_out(32)
+            code, output = roll_out(coder(32))
         finally:
             over.set()
         assert code == 0, output
@@ -339,7 +339,7 @@ def test_a_rollout_goes_on_without_gateways_that_do_not_run(gateway, roll_out, t
     words = {"ansible_connection": "ansible.builtin.ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
     gone.write_text(json.dumps({"gateways": {"hosts": {"gone": words}}}))
     gateway.machine.run("systemctl stop haproxy")
-    code, output = roll_out(48, inventories=(*ON, str(gone)))
+    code, output = roll_out(coder(48), inventories=(*ON, str(gone)))
     gateway.machine.run("systemctl start haproxy")
     assert code == 0, output
     assert "gpu01, gone cannot be reached, or no gateway runs there" in output
@@ -349,7 +349,7 @@ def test_a_rollout_goes_on_without_gateways_that_do_not_run(gateway, roll_out, t
 
 def test_a_host_that_a_gateway_does_not_take_back_goes_back(gateway, gpu02, roll_out):
     """Its port has changed, and the gateway has not been told."""
-    code, output = roll_out(48, port=8899)
+    code, output = roll_out(coder(48, port=8899))
     assert code != 0
     found = roll_out.report()
     assert {name: host["status"] for name, host in found.items()} == {"gpu01": "rolled back", "gpu02": "waiting"}, output
@@ -368,7 +368,7 @@ def test_a_host_that_dies_while_it_is_out_comes_back_by_its_check(gateway, gpu02
 
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
         killing = threads.submit(kill)
-        code, output = roll_out(64)
+        code, output = roll_out(coder(64))
         killing.result()
     assert code != 0 and killed.is_set()
     assert {name: host["status"] for name, host in roll_out.report().items()} == {"gpu01": "done", "gpu02": "unreachable"}, output
@@ -376,6 +376,17 @@ def test_a_host_that_dies_while_it_is_out_comes_back_by_its_check(gateway, gpu02
     subprocess.run(["docker", "start", gpu02.machine.container], check=True, capture_output=True)
     gpu02.machine.wait_for_units()
     gateway.until(f"(echo 'show stat' | {ADMIN} | grep -q 'gpu02:coder,.*,UP,')")
+
+
+def test_a_host_goes_back_also_where_an_instance_was_removed(gateway, roll_out):
+    one, chat = {"host": "localhost,gpu01"}, coder(64, name="chat", port=8889, gpus=[1])
+    code, output = roll_out(coder(64, gpus=[0]), chat, **one)
+    assert code == 0, output
+    code, output = roll_out(coder(32, gpus=[0], env={"GPUHOSTS_SIMULATED_FAULT": "slow:8"}), rollout_speed_loss=0.5, **one)
+    assert code != 0
+    assert roll_out.report()["gpu01"]["status"] == "rolled back" and "could not be rolled back" not in output, output
+    argv = json.loads(gateway.machine.out("cat /etc/vllm/coder/definition.json"))["rungs"][0]["argv"]
+    assert argv[argv.index("--max-num-seqs") + 1] == "64" and not gateway.machine.has("/etc/vllm/chat")
 
 
 def test_two_gateways_share_an_address_which_stays_where_it_moved_to(gateway, gpu02, converge):
