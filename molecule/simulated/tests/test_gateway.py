@@ -386,7 +386,7 @@ def test_a_host_goes_back_also_where_an_instance_was_removed(gateway, roll_out):
     assert code != 0
     assert roll_out.report()["gpu01"]["status"] == "rolled back" and "could not be rolled back" not in output, output
     argv = json.loads(gateway.machine.out("cat /etc/vllm/coder/definition.json"))["rungs"][0]["argv"]
-    assert argv[argv.index("--max-num-seqs") + 1] == "64" and not gateway.machine.has("/etc/vllm/chat")
+    assert argv[argv.index("--max-num-seqs") + 1] == "64" and not gateway.machine.has("/etc/vllm/chat/definition.json")
 
 
 def test_two_gateways_share_an_address_which_stays_where_it_moved_to(gateway, gpu02, converge):
