@@ -35,8 +35,9 @@ def reached_by_ssh(directory):
     container, key = f"{fleet.LAB['LAB_NAME']}-gpu01", pathlib.Path(directory, "key")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     inside = ["docker", "exec", "--interactive", container, "bash", "-ec"]
-    install = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy openssh-server >/dev/null && systemctl start ssh && mkdir -p -m 700 /root/.ssh"
-    subprocess.run([*inside, f"{install} && cat > /root/.ssh/authorized_keys"], input=key.with_suffix(".pub").read_bytes(), check=True)
+    install = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy openssh-server >/dev/null"
+    start = "systemctl start ssh && mkdir -p -m 700 /root/.ssh && cat > /root/.ssh/authorized_keys"
+    subprocess.run([*inside, f"{install} && {start}"], input=key.with_suffix(".pub").read_bytes(), check=True)
     template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     address = subprocess.run(["docker", "inspect", "--format", template, container], check=True, capture_output=True, text=True).stdout.strip()
     words = {
