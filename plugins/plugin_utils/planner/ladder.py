@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import options as engine_options
 from .judgement import Case, Judgement
@@ -25,8 +25,7 @@ UTILIZATION_STEP, LEAST_UTILIZATION = 0.05, 0.1
 MOST_OFFLOAD_GIB = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Rung:
+class Rung(NamedTuple):
     """One step: why it helps, the options that differ from the step before, and the whole plan judged."""
 
     reason: str

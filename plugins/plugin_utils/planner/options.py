@@ -72,8 +72,8 @@ def check(version: str, options: dict) -> list[Problem]:
             problems.append(_unknown(version, name))
         elif value is not None and not _is_plain(value, entry):
             problems.extend(_check_value(name, value, entry))
-    for name, plugin in PLUGINS.items():
-        value = options.get(name)
+    for name in [name for name in PLUGINS if name in options]:
+        value, plugin = options[name], PLUGINS[name]
         if not value or not isinstance(value, str) or "known" not in entries.get(name, {}):
             continue
         known = entries[name]["known"]

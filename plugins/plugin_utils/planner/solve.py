@@ -82,7 +82,8 @@ def solve(case: Case) -> Solution:
     if profile is None:
         return Solution(Judgement(case, case.instance["options"]), {})
     chosen = environment(case)
-    case = dataclasses.replace(case, instance={**case.instance, "env": {**case.instance["env"], **dict.fromkeys(chosen, "1")}})
+    if chosen:
+        case = dataclasses.replace(case, instance={**case.instance, "env": {**case.instance["env"], **dict.fromkeys(chosen, "1")}})
     judged, reasons = _options(case, profile)
     return Solution(judged, {**reasons, **chosen})
 

@@ -31,10 +31,10 @@ def allocated(parts: Iterable[tuple[int, Iterable[int]]]) -> int:
     """
     parts = [(times, [-(-size // 512) * 512 for size in sizes]) for times, sizes in parts]
     # A free block that holds none of the tensors is never looked at again.
-    least = min((size for times, sizes in parts for size in sizes if size > MIB), default=0)
+    least = min([size for times, sizes in parts for size in sizes if size > MIB], default=0)
     booked, free = 0, []
     for times, sizes in parts:
-        small, large = sum(size for size in sizes if size <= MIB), [size for size in sizes if size > MIB]
+        small, large = sum([size for size in sizes if size <= MIB]), [size for size in sizes if size > MIB]
         booked += times * small
         seen = {}
         while times:
@@ -45,7 +45,7 @@ def allocated(parts: Iterable[tuple[int, Iterable[int]]]) -> int:
                 seen.clear()
                 continue
             seen[tuple(free)] = times, booked
-            booked += sum(_block(size, free, least) for size in large)
+            booked += sum([_block(size, free, least) for size in large])
             times -= 1
     return booked
 
@@ -263,7 +263,7 @@ def _tensors(model: Model, ranks: int, element: int, stages: int, stage: int, re
 
 
 def _sum(parts: Iterable[tuple[int, list[int]]]) -> int:
-    return sum(times * sum(sizes) for times, sizes in parts)
+    return sum([times * sum(sizes) for times, sizes in parts])
 
 
 @functools.lru_cache(maxsize=512)
@@ -289,12 +289,11 @@ def weights(
     Where the checkpoint's true sizes are known the estimate is scaled to them, the decoder layers and the rest each for itself.
     """
     parts = _tensors(model, ranks, element, stages, stage, repacked, copies)
-    exact_inner, exact = _sum(parts[1:-1]), _sum(parts)
+    exact_inner, outer = _sum(parts[1:-1]), _sum([parts[0], parts[-1]])
     if model.quant and model.quant.layout == "bitsandbytes":
         order = [size for times, sizes in parts for size in sizes * times]
         parts = [(1, sorted(order, key=lambda size: isinstance(size, Late)))]
-    rounding = allocated(parts) - exact
-    outer = exact - exact_inner
+    rounding = allocated(parts) - exact_inner - outer
     if model.tensor_bytes:
         exact_inner, outer = _scaled(model, element, exact_inner, outer)
     return exact_inner + rounding, outer
