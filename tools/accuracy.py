@@ -250,7 +250,8 @@ class Outcome:
     def kv_error(self) -> float | None:
         """Signed, as a share of the budget; positive where too much KV cache is predicted."""
         measured = term(self.case, "kv")
-        if self.error or measured is None or self.card.source == "unknown":
+        # A share of next to nothing makes a budget of no bytes.
+        if self.error or measured is None or self.card.source == "unknown" or not self.rank["budget"]:
             return None
         return (self.rank["kv_cache"] - measured) / self.rank["budget"]
 
